@@ -1,0 +1,32 @@
+# `make repro` and `make test` each work as the first command after `git clone`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup repro test lint bench pull
+
+setup: $(VENV)/.ready  ## .venv with the pinned packages
+
+$(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; set PYTHON=python3.11 or newer" >&2; exit 1; }
+	@command -v git >/dev/null || { echo "make: git is not installed" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "make: $(PYTHON) lacks venv (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt -c constraints.txt
+	@touch $@
+
+pull: setup  ## sample photographs and start weights from the embedded remote
+	$(BIN)/dvc pull -q stages/photos/celebrity.dvc stages/photos/id.dvc stages/weights.dvc
+
+repro: pull  ## the whole pipeline: photos to faces, numbers and stages/report/report.html
+	$(BIN)/dvc repro
+
+test: setup  ## every test that needs no GPU
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+
+bench: setup  ## benchmarks, by hand; results belong into bench/RESULTS.md
+	PYTHONPATH=src $(BIN)/python bench/speed.py

@@ -1,0 +1,1 @@
+"""Stylebot: the library behind the stage scripts in src/ (layers are described in the README)."""

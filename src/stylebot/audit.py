@@ -1,0 +1,167 @@
+"""Stage `audit`: are generated faces new people, or copies of the training set?"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from rich.progress import track
+
+from stylebot.dataset import Dataset
+from stylebot.dist import device
+from stylebot.errors import StylebotError
+from stylebot.faces import Identity
+from stylebot.files import Memo, atomic, sha256_file, write_bytes
+from stylebot.likeness import Nearest, Thresholds, calibrate, luminance, nearest, people_made, prepare, share
+from stylebot.params import Section
+from stylebot.render import load_generator, stream
+from stylebot.sheets import contact_sheet
+
+_BATCH = 16
+_VERSION = 1  # of what is remembered; raise it when the same faces give other identities
+_WORST = 32
+_COLUMNS = 8
+
+
+class AuditParams(Section):
+    """Section `audit` of params.yaml."""
+
+    images: int = Field(ge=10, le=100_000)
+    psi: float = Field(gt=0, le=1)
+    seed: int = Field(ge=0, le=2**31)
+    false_match_rate: float = Field(gt=0, le=0.05)
+    same_person_distance: float = Field(gt=0, lt=1.5)
+    max_copies: float = Field(ge=0, le=1)
+
+
+def embed(identity: Identity, sha256: str, rgbs: Sequence[np.ndarray], title: str, keep: bool) -> np.ndarray:
+    """Identities [N, 128] of rgbs, each [H, W, 3] uint8; with `keep` remembered by pixels and model."""
+    memo = Memo("identities", {"model": sha256, "version": _VERSION})
+    rows = np.zeros((len(rgbs), 128), np.float32)
+    for start in track(range(0, len(rgbs), _BATCH), title):
+        part = range(start, min(start + _BATCH, len(rgbs)))
+        keys = {i: hashlib.sha256(str(rgbs[i].shape).encode() + rgbs[i].tobytes()).hexdigest() for i in part}
+        known = {i: content for i in part if keep and (content := memo.get(keys[i])) is not None}
+        absent = [i for i in part if i not in known]
+        for i, row in zip(absent, identity.embed([rgbs[i] for i in absent]) if absent else [], strict=True):
+            rows[i] = row
+            if keep:
+                memo.put(keys[i], row.astype("<f4").tobytes())
+        for i, content in known.items():
+            rows[i] = np.frombuffer(content, "<f4")
+    return rows
+
+
+def as_rgb(data: Dataset) -> list[np.ndarray]:
+    """The dataset's pictures, each [R, R, 3] uint8."""
+    shape = (3, data.resolution, data.resolution)
+    planes = (np.broadcast_to(data.read(i), shape) for i in range(len(data)))
+    return [np.ascontiguousarray(rgb.transpose(1, 2, 0)) for rgb in planes]
+
+
+def people_of(table: Path, data: Dataset) -> np.ndarray:
+    """Who each training face shows, [N] int, from pack's table.
+
+    Raises StylebotError when the table lists other faces.
+    """
+    rows = pd.read_parquet(table, columns=["file", "split", "identity"])
+    who = rows[rows["split"] == "train"].set_index("file")["identity"]
+    if set(who.index) != set(data.names):
+        raise StylebotError(f"{table} does not list the faces of {data.path}: run pack again")
+    return who.loc[data.names].to_numpy()
+
+
+def generate(path: Path, params: AuditParams) -> list[np.ndarray]:
+    """The generated faces, each [R, R, 3] uint8."""
+    seeds = range(params.seed, params.seed + params.images)
+    batches = stream(load_generator(path, device()), seeds, _BATCH, psi=params.psi)
+    steps = track(batches, "generated faces", -(-params.images // _BATCH))
+    return [rgb for part in steps for rgb in part.permute(0, 2, 3, 1).cpu().numpy()]
+
+
+def table_of(found: dict[str, Nearest], limits: Thresholds, fixed: float) -> pd.DataFrame:
+    """Shares with intervals and quantiles of distances: name, faces, value, low, high.
+
+    found: by kind of face ("generated", "heldout").
+    """
+    rows = []
+    for kind, near in found.items():
+        hits = {"same_person": near.identity < limits.identity, "same_person_fixed": near.identity < fixed,
+                "same_picture": near.picture < limits.picture, "copies": near.copy}  # fmt: skip
+        rows += [(name, kind, *share(values)) for name, values in hits.items()]
+        for name, values in (("identity_distance", near.identity), ("picture_distance", near.picture)):
+            rows.append((name, kind, *np.quantile(values, [0.5, 0.05, 0.95])))
+    return pd.DataFrame(rows, columns=["name", "faces", "value", "low", "high"])
+
+
+def worst_sheet(
+    generated: Sequence[np.ndarray], train: Sequence[np.ndarray], near: Nearest, seeds: range, path: Path
+) -> None:
+    """The generated faces nearest to a training face, each beside it: copies first, then by identity."""
+    order = np.lexsort((near.identity, ~near.copy))[:_WORST]
+    cells, captions = [], []
+    for i in order:
+        cells += [generated[i], train[near.copy_at[i]]]
+        verdict = "copy" if near.copy[i] else "new"
+        captions += [f"seed {seeds[i]}: {verdict}", f"nearest, distance {near.identity[i]:.2f}"]
+    sheet = contact_sheet(cells, _COLUMNS, captions, title="Generated face | nearest training face")
+    with atomic(path) as part:
+        sheet.save(part, "PNG")
+
+
+def audit(
+    generator: Path, dataset: Path, heldout: Path, faces: Path, identity: Path, out: Path, params: AuditParams
+) -> dict[str, float]:
+    """Write table.csv, nearest.csv and pairs.png to the folder `out`; return the metrics.
+
+    A verdict is a number (audit_ok, 1 or 0), not a failure: the pipeline goes on to the report.
+    Raises StylebotError for a training set too small to calibrate by and tables of another dataset.
+    """
+    training, held = Dataset(dataset), Dataset(heldout)
+    people = people_of(faces, training)
+    model, sha256 = Identity(identity), sha256_file(identity)
+    pictures = {"training": as_rgb(training), "heldout": as_rgb(held)}
+    pictures["generated"] = generate(generator, params)
+    grey = {kind: np.stack([luminance(rgb) for rgb in rgbs]) for kind, rgbs in pictures.items()}
+    known = {}
+    for kind, rgbs in pictures.items():
+        who = embed(model, sha256, rgbs, f"who: {kind} faces", keep=kind != "generated")
+        known[kind] = prepare(grey[kind], who, grey["training"].mean(0))
+    limits = calibrate(known["training"], people, params.false_match_rate)
+    found = {kind: nearest(known[kind], known["training"], limits) for kind in ("generated", "heldout")}
+    near, seeds = found["generated"], range(params.seed, params.seed + params.images)
+    worst_sheet(pictures["generated"], pictures["training"], near, seeds, out / "pairs.png")
+    table = table_of(found, limits, params.same_person_distance)
+    people_count = people_made(known["generated"], limits.identity)
+    table.loc[len(table)] = ["people", "generated", people_count, None, None]
+    write_bytes(out / "table.csv", _csv(table))
+    write_bytes(out / "nearest.csv", _csv(_each(near, seeds, training.names)))
+    return metrics_of(table, limits, params.max_copies)
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, float_format="%.5g", lineterminator="\n").encode()
+
+
+def _each(near: Nearest, seeds: range, names: list[str]) -> pd.DataFrame:
+    """One row per generated face, nearest first."""
+    rows = {"seed": list(seeds), "copy": near.copy.astype(int), "identity_distance": near.identity,
+            "identity_file": [names[i] for i in near.identity_at], "picture_distance": near.picture,
+            "picture_file": [names[i] for i in near.picture_at]}  # fmt: skip
+    return pd.DataFrame(rows).sort_values(["copy", "identity_distance"], ascending=[False, True])
+
+
+def metrics_of(table: pd.DataFrame, limits: Thresholds, max_copies: float) -> dict[str, float]:
+    """The few numbers of the metrics file; audit_ok is 1 when the share of copies is within max_copies."""
+    rows = table.set_index(["name", "faces"])
+    copies = rows.loc[("copies", "generated")]
+    return {
+        "audit_ok": int(copies["value"] <= max_copies),
+        "audit_copies": float(copies["value"]),
+        "audit_copies_high": float(copies["high"]),
+        "audit_same_person": float(rows.loc[("same_person", "generated"), "value"]),
+        "audit_same_person_heldout": float(rows.loc[("same_person", "heldout"), "value"]),
+        "audit_threshold": limits.identity,
+    }

@@ -1,0 +1,95 @@
+"""From a typed function to a command: paths become options, StylebotError one line and exit code 1."""
+
+import ctypes
+import errno
+import inspect
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NewType
+
+import typer
+from rich.console import Console
+
+from stylebot.errors import StylebotError
+
+Dep = NewType("Dep", Path)  # a file or folder that must exist
+Out = NewType("Out", Path)  # a file or folder that the stage writes
+Metric = NewType("Metric", Path)  # a small JSON file in metrics/
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+
+
+def path_help(doc: str) -> dict[str, str]:
+    """The `name: explanation` lines of a docstring, which become the help of the options."""
+    return {m[1]: m[2].strip() for m in re.finditer(r"^\s*(\w+): (.+)$", doc, re.MULTILINE)}
+
+
+def _command(main: Callable[..., None]) -> Callable[..., None]:
+    """`main` with every Dep, Out and Metric turned into a typer option that explains itself."""
+    doc = inspect.getdoc(main) or ""
+    described, signature, kinds = path_help(doc), inspect.signature(main), {}
+
+    def option(p: inspect.Parameter) -> inspect.Parameter:
+        p = p.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        if p.annotation not in (Dep, Out, Metric):
+            return p
+        kinds[p.name] = p.annotation
+        note = {Dep: "read", Out: "written", Metric: "written, JSON"}[p.annotation]
+        text = f"{described.get(p.name, p.name)} [{note}]"
+        return p.replace(annotation=Annotated[Path, typer.Option(help=text)])
+
+    parameters = [option(p) for p in signature.parameters.values()]
+
+    def command(**arguments) -> None:
+        missing = [f"--{n.replace('_', '-')} {arguments[n]}" for n, kind in kinds.items()
+                   if kind is Dep and not arguments[n].exists()]
+        if missing:
+            said = f"no such file or folder: {', '.join(missing)}"
+            raise StylebotError(f"{said}; `dvc repro` or `dvc pull` brings it")
+        for name, kind in kinds.items():
+            if kind is not Dep:
+                arguments[name].parent.mkdir(parents=True, exist_ok=True)
+        main(**arguments)
+
+    command.__signature__ = signature.replace(parameters=parameters)
+    command.__doc__ = re.split(r"\n\s*\n", doc)[0]
+    return command
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when dvc or torchrun, the parent, ends: no orphan holds a GPU (Linux only).
+
+    A script started by hand has a shell as parent, and `nohup python src/train.py &` must outlive it.
+    """
+    started_by_tool = "DVC_STAGE" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
+    if started_by_tool and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text on one line."""
+    return " ".join(str(error).split())
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run `main` as a command line; what a user can fix ends as one line on stderr and exit code 1."""
+    die_with_parent()
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(_command(main))
+    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    name = Path(sys.argv[0]).stem
+    try:
+        app()
+    except StylebotError as error:
+        console.print(f"{name}: {one_line(error)}")
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        where = error.filename or os.environ.get("TMPDIR", "the output folder")
+        console.print(f"{name}: the disk is full ({where}); free some space and run the same command again")
+        sys.exit(1)

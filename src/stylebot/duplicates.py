@@ -1,0 +1,93 @@
+"""Near duplicates among aligned faces: a perceptual hash finds candidates, the pixels decide."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+from scipy.fft import dctn
+from scipy.ndimage import gaussian_filter
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+_HASH_FRAME_PX, _HASH_SIDE = 32, 8
+_PRINT_PX = 48
+_BLOCK = 2048  # rows compared at once: 2,048 x 50,000 distances are 100 MB
+
+
+def _small(rgb: np.ndarray, side: int) -> np.ndarray:
+    """Grey float32 [side,side] of `rgb` uint8 [N,N,3]."""
+    grey = Image.fromarray(rgb).convert("L").resize((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(grey, np.float32)
+
+
+def perceptual_hash(rgb: np.ndarray) -> int:
+    """64 bits of an aligned face uint8 [N,N,3]: signs of its lowest cosine coefficients about the median.
+
+    Unchanged but for a few bits by JPEG, resizing, brightness; the mirror image needs a hash of its own.
+    Source: the DCT hash of pHash (Zauner 2010, 3.2).
+    """
+    low = dctn(_small(rgb, _HASH_FRAME_PX), norm="ortho")[: _HASH_SIDE, : _HASH_SIDE].ravel()
+    bits = low > np.median(low[1:])
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def fingerprint(rgb: np.ndarray) -> np.ndarray:
+    """What copies of one photo share: float32 [2304], unit length, of an aligned face uint8 [N,N,3].
+
+    Band-passed structure of the frame at 48 px, so that light, contrast and scale fall out; the dot product
+    of two is their correlation, 1 for equal pictures. Ours.
+    """
+    grey = _small(rgb, _PRINT_PX)
+    band = gaussian_filter(grey, 0.7) - gaussian_filter(grey, 4.0)
+    band -= band.mean()
+    length = float(np.linalg.norm(band))
+    return (band / length if length > 0 else band).ravel()  # a flat picture resembles nothing
+
+
+def candidate_pairs(hashes: np.ndarray, mirrored: np.ndarray, max_bits: int) -> np.ndarray:
+    """Pairs i < j int64 [n,2] whose hashes, or hash and mirrored hash, differ in at most `max_bits` bits.
+
+    hashes, mirrored: uint64 [N]. Exact; N^2 bit counts in blocks, so memory grows with N alone.
+    """
+    found = [np.empty((0, 2), np.int64)]
+    for first in range(0, len(hashes), _BLOCK):
+        rows = hashes[first : first + _BLOCK, None]
+        near = (np.bitwise_count(rows ^ hashes[None]) <= max_bits) | (
+            np.bitwise_count(rows ^ mirrored[None]) <= max_bits)
+        i, j = np.nonzero(near)
+        i = i + first
+        found.append(np.stack([i, j], axis=1)[i < j])
+    return np.concatenate(found)
+
+
+def duplicate_groups(hashes: np.ndarray, mirrored: np.ndarray, face: Callable[[int], np.ndarray],
+                     max_bits: int, min_correlation: float) -> np.ndarray:
+    """Group number int [N] of each face: faces linked, directly or not, by being copies of one picture.
+
+    hashes, mirrored: uint64 [N]; face: the aligned face uint8 [R,R,3] of an index, asked for candidates only
+    A link needs both: hashes within `max_bits`, and fingerprints (one of them mirrored, if that fits better)
+    correlated by at least `min_correlation`: two photos of one person on one day may pass the first alone.
+    """
+    pairs = candidate_pairs(hashes, mirrored, max_bits)
+    prints: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for index in np.unique(pairs).tolist():
+        rgb = face(index)
+        prints[index] = fingerprint(rgb), fingerprint(rgb[:, ::-1])
+    linked = [max(float(prints[i][0] @ prints[j][side]) for side in (0, 1)) >= min_correlation
+              for i, j in pairs.tolist()]
+    return components(pairs[np.array(linked, dtype=bool)], len(hashes))
+
+
+def components(pairs: np.ndarray, n: int) -> np.ndarray:
+    """Number int [n] of the connected part of each of `n` things, given linked pairs [m,2]."""
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
+
+
+def best_of_groups(groups: np.ndarray, scores: Sequence[float]) -> np.ndarray:
+    """Index int [N] of the best-scored face of each face's group; of equally good ones, the first."""
+    scores = np.asarray(scores, np.float64)
+    order = np.lexsort((np.arange(len(scores)), -scores, groups))
+    first_of_group = order[np.unique(groups[order], return_index=True)[1]]
+    best = dict(zip(groups[first_of_group].tolist(), first_of_group.tolist(), strict=True))
+    return np.array([best[g] for g in groups.tolist()], dtype=np.int64)

@@ -1,0 +1,269 @@
+"""Stage `encode`: an encoder that finds the generator's styles for a small, blurred face."""
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stylebot.checkpoints import load_networks
+from stylebot.dataset import Dataset
+from stylebot.degrade import degrade, to_img, to_rgb
+from stylebot.dist import device
+from stylebot.encoder import Encoder, save_encoder
+from stylebot.errors import StylebotError, TrainingDiverged
+from stylebot.files import atomic, scratch, sha256_file
+from stylebot.generator import Generator
+from stylebot.params import Section
+from stylebot.perceptual import Perceptual
+
+_VERSION = 1  # of the training below: another number starts anew
+_LOSS_PX = 256  # pSp pools larger pictures to this before every loss
+_SAVE_EVERY = 50  # steps between two restart points
+_NO_ID = ("the identity loss is left out: it needs ArcFace weights (IR-SE50), which no source of `fetch` "
+          "offers, and dlib's network has no gradients; nothing takes its place")
+
+
+class EncodeParams(Section):
+    """What `encode` reads from params.yaml; explained there."""
+
+    variant: Literal["light", "psp"]
+    kimg: float = Field(gt=0)
+    batch: int = Field(ge=2)
+    lr: float = Field(gt=0, le=0.1)
+    lr_schedule: Literal["cosine", "constant"]
+    l2_weight: float = Field(ge=0)
+    lpips_weight: float = Field(ge=0)
+    id_weight: float = Field(ge=0)
+    w_norm_weight: float = Field(ge=0)
+    w_weight: float = Field(ge=0)
+    factors: list[int] = Field(min_length=1)
+    mirror: bool
+    synthetic_share: float = Field(ge=0, le=1)
+    synthetic_faces: int = Field(ge=1)
+    synthetic_psi: float = Field(gt=0, le=1)
+    seed: int = Field(ge=0)
+
+    @field_validator("factors")
+    @classmethod
+    def _sensible(cls, factors: list[int]) -> list[int]:
+        if any(f < 1 or f & (f - 1) for f in factors):
+            raise ValueError("factors must be powers of two: 1, 2, 4, …")
+        return factors
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Everything an encoder learns from, on the CPU: real faces, and generated ones with their styles."""
+
+    real: torch.Tensor  # [M,3,R,R] uint8
+    fake: torch.Tensor  # [K,3,R,R] uint8
+    fake_w: torch.Tensor  # [K,w_dim] float32
+
+    @cached_property
+    def w_variance(self) -> float:
+        """Mean variance of a number in `fake_w`."""
+        return float(self.fake_w.var(0, correction=0).mean())
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's pictures: the first `n_real` rows are real faces, the others generated ones."""
+
+    target: torch.Tensor  # [N,3,R,R] float, [-1,1]
+    small: torch.Tensor  # the same, degraded
+    w: torch.Tensor  # [N - n_real,w_dim]
+    n_real: int
+    w_variance: float = 1.0  # of w over all generated faces
+
+
+def frozen(generator: Generator) -> Generator:
+    """`generator` for evaluation only, its weights out of every gradient."""
+    return generator.eval().requires_grad_(False).to(device())
+
+
+@torch.no_grad()
+def make_faces(generator: Generator, count: int, psi: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """`count` generated faces [K,3,R,R] uint8 and their w [K,w_dim], a function of the arguments alone."""
+    rgbs, styles, where = [], [], device()
+    for first in range(0, count, 32):
+        rng = np.random.default_rng([seed, 1, first])
+        n = min(32, count - first)
+        z = torch.from_numpy(rng.standard_normal((n, generator.z_dim), dtype=np.float32)).to(where)
+        c = None
+        if generator.c_dim:
+            labels = torch.from_numpy(rng.integers(0, generator.c_dim, n))
+            c = F.one_hot(labels, generator.c_dim).float().to(where)
+        ws = generator.mapping(z, c, truncation_psi=psi)
+        rgbs.append(to_rgb(generator.synthesis(ws, noise_mode="const")).cpu())
+        styles.append(ws[:, 0].float().cpu())
+    return torch.cat(rgbs), torch.cat(styles)
+
+
+def batch_at(faces: Faces, params: EncodeParams, cur_nimg: int) -> Batch:
+    """The batch that follows `cur_nimg` pictures: a function of (seed, cur_nimg) alone."""
+    rng = np.random.default_rng([params.seed, 2, cur_nimg])
+    n_real = params.batch - round(params.batch * params.synthetic_share)
+    real = rng.integers(0, len(faces.real), n_real)
+    fake = rng.integers(0, len(faces.fake), params.batch - n_real) if n_real < params.batch else []
+    factors = rng.choice(params.factors, params.batch)
+    mirrored = rng.random(n_real) < 0.5 * params.mirror
+    target = to_img(torch.cat([faces.real[real], faces.fake[fake]]).to(device()))
+    flips = torch.from_numpy(np.flatnonzero(mirrored)).to(device())
+    target[flips] = target[flips].flip(3)
+    return Batch(target, degrade(target, factors.tolist()), faces.fake_w[fake].to(device()), n_real,
+                 faces.w_variance)
+
+
+def _pooled(img: torch.Tensor) -> torch.Tensor:
+    return F.adaptive_avg_pool2d(img, _LOSS_PX) if img.shape[2] > _LOSS_PX else img
+
+
+def losses(batch: Batch, codes: torch.Tensor, generator: Generator, perceptual: Perceptual,
+           params: EncodeParams) -> dict[str, torch.Tensor]:
+    """Unweighted mean losses of `codes` [N,n_styles,w_dim] by name.
+
+    Real faces: `l2` and `lpips` of the decoded picture, `w_norm` = ||codes - w_avg||_2 (pSp, eq. 2-4).
+    Generated faces: `w`, the mean squared distance to the styles that made them over those styles' variance,
+    which the best constant guess makes 1 (ours).
+    """
+    n, found = batch.n_real, {}
+    if n:
+        img, target = _pooled(generator.synthesis(codes[:n], noise_mode="const")), _pooled(batch.target[:n])
+        found["l2"] = F.mse_loss(img, target)
+        if params.lpips_weight:
+            with torch.no_grad():
+                wanted = perceptual.features(target)
+            found["lpips"] = perceptual.compare(perceptual.features(img), wanted).mean()
+        found["w_norm"] = (codes[:n] - generator.mapping.w_avg).flatten(1).norm(dim=1).mean()
+    if n < len(codes):
+        found["w"] = F.mse_loss(codes[n:], batch.w[:, None].expand_as(codes[n:])) / batch.w_variance
+    return found
+
+
+@dataclass
+class State:
+    """All that a restart needs: progress, networks, optimiser, and the sums of the last tenth's losses."""
+
+    fingerprint: str
+    encoder: Encoder
+    opt: torch.optim.Optimizer
+    cur_nimg: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write everything under `path`, whole or not at all."""
+        whole = {"fingerprint": self.fingerprint, "cur_nimg": self.cur_nimg, "sums": self.sums,
+                 "encoder": self.encoder.state_dict(), "opt": self.opt.state_dict()}
+        with atomic(path) as part:
+            torch.save(whole, part)
+
+    def resume(self, path: Path) -> None:
+        """Go on from `path` if it is of the same run; say so either way."""
+        if not path.exists():
+            return
+        stored = torch.load(path, map_location=device(), weights_only=True)
+        if stored["fingerprint"] != self.fingerprint:
+            print("encode: the interrupted run had other parameters, faces or weights: starting anew")
+            return
+        self.encoder.load_state_dict(stored["encoder"])
+        self.opt.load_state_dict(stored["opt"])
+        self.cur_nimg, self.sums = stored["cur_nimg"], stored["sums"]
+        print(f"encode: going on after {self.cur_nimg / 1000:.2f} kimg")
+
+
+def _lr(params: EncodeParams, done: float) -> float:
+    """Learning rate after the share `done` of the run: constant as published, or half a cosine to 1 %."""
+    if params.lr_schedule == "constant":
+        return params.lr
+    return params.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def _step(state: State, faces: Faces, generator: Generator, perceptual: Perceptual,
+          params: EncodeParams) -> dict[str, float]:
+    weights = {"l2": params.l2_weight, "lpips": params.lpips_weight, "w_norm": params.w_norm_weight,
+               "w": params.w_weight}
+    batch = batch_at(faces, params, state.cur_nimg)
+    parts = losses(batch, state.encoder(batch.small), generator, perceptual, params)
+    state.opt.zero_grad(set_to_none=True)
+    torch.stack([weights[name] * value for name, value in parts.items()]).sum().backward()
+    state.opt.step()
+    values = {name: float(value.detach()) for name, value in parts.items()}
+    if not all(math.isfinite(value) for value in values.values()):
+        raise TrainingDiverged(f"encode: losses {values} after {state.cur_nimg} faces; lower encode.lr")
+    return values
+
+
+def train(state: State, faces: Faces, generator: Generator, perceptual: Perceptual, params: EncodeParams,
+          path: Path) -> dict[str, float]:
+    """Train to `params.kimg`, leaving a restart point at `path` now and then; mean losses of the last tenth.
+
+    Raises: TrainingDiverged when a loss is no longer finite.
+    """
+    total = math.ceil(params.kimg * 1000 / params.batch) * params.batch
+    state.encoder.train()
+    columns = TextColumn("encode"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=total, note="")
+        while state.cur_nimg < total:
+            for group in state.opt.param_groups:
+                group["lr"] = _lr(params, state.cur_nimg / total)
+            values = _step(state, faces, generator, perceptual, params)
+            state.cur_nimg += params.batch
+            if state.cur_nimg > 0.9 * total:
+                state.sums = {k: state.sums.get(k, 0.0) + v for k, v in {**values, "steps": 1.0}.items()}
+            if state.cur_nimg // params.batch % _SAVE_EVERY == 0:
+                state.save(path)
+            note = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+            bar.update(task, completed=state.cur_nimg, note=f"{state.cur_nimg / 1000:.2f} kimg  {note}")
+    return {name: value / state.sums["steps"] for name, value in state.sums.items() if name != "steps"}
+
+
+def _check(generator: Generator, dataset: Dataset, params: EncodeParams) -> None:
+    res = generator.img_resolution
+    if dataset.resolution != res:
+        raise StylebotError(f"{dataset.path} holds faces of {dataset.resolution} px, "
+                            f"the generator makes {res} px")
+    if dataset.channels != 3 or generator.img_channels != 3:
+        raise StylebotError("encode needs colour faces and a generator of 3 channels, "
+                            f"not {dataset.channels} and {generator.img_channels}")
+    if res // max(params.factors) < 2:
+        raise StylebotError(f"encode.factors: {max(params.factors)} leaves less than 2 px of {res} px")
+
+
+def encode(generator: Path, dataset: Path, perceptual: Path, out: Path,
+           params: EncodeParams) -> dict[str, float]:
+    """Train the encoder against the frozen G_ema and write it to `out`; returns the metrics.
+
+    Killed and started again, it goes on where it was. Raises: StylebotError for inputs that do not fit.
+    """
+    decoder, data = frozen(load_networks(generator, need=("G_ema",)).G_ema), Dataset(dataset)
+    _check(decoder, data, params)
+    left_out = {"id": _NO_ID} if params.id_weight else {}
+    for why in left_out.values():
+        print(f"encode: {why}")
+    identity = [_VERSION, params.model_dump(mode="json"), data.fingerprint, sha256_file(generator),
+                sha256_file(perceptual)]
+    torch.manual_seed(params.seed)  # the initial weights; nothing after this line draws from it
+    encoder = Encoder(params.variant, decoder.img_resolution, decoder.w_dim)
+    encoder.latent_avg.copy_(decoder.mapping.w_avg.expand_as(encoder.latent_avg))
+    encoder.to(device())
+    state = State(hashlib.sha256(json.dumps(identity).encode()).hexdigest(), encoder,
+                  torch.optim.Adam(encoder.parameters(), lr=params.lr, betas=(0.9, 0.999)))
+    path = scratch() / "encode.pt"
+    state.resume(path)
+    faces = Faces(torch.from_numpy(data.read_all()),
+                  *make_faces(decoder, params.synthetic_faces, params.synthetic_psi, params.seed))
+    means = train(state, faces, decoder, Perceptual(perceptual).to(device()), params, path)
+    save_encoder(out, encoder, {"params": params.model_dump(mode="json"), "left_out": left_out,
+                                "generator_sha256": sha256_file(generator), "kimg": state.cur_nimg / 1000})
+    path.unlink(missing_ok=True)
+    return {f"encode_{name}": value for name, value in sorted(means.items())}

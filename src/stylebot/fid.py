@@ -1,0 +1,202 @@
+"""Stage `fid`: how far generated faces are from held-out real ones, before and after fine-tuning."""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from pydantic import Field
+from rich.progress import track
+
+from stylebot import frechet
+from stylebot.dataset import Dataset
+from stylebot.dist import device
+from stylebot.errors import StylebotError
+from stylebot.files import Memo, atomic, write_bytes
+from stylebot.frechet import Estimate, around, between
+from stylebot.generator import Generator
+from stylebot.inception import Inception
+from stylebot.params import Section
+from stylebot.render import load_generator, render, stream, weights_sha256
+from stylebot.sheets import contact_sheet
+
+_VERSION = 1  # of what is remembered; raise it when the same inputs give other features
+_BATCH = 32
+_FEWEST = 10  # pictures of either kind: the neighbourhood scores look at five neighbours
+_COLUMNS = 12
+_METRICS = ("fid_tuned", "fid_base", "kid_tuned", "kid_base", "kid_ratio")
+_METRICS_WITH_INTERVAL = ("kid_tuned", "kid_ratio")
+
+
+class FidParams(Section):
+    """Section `fid` of params.yaml."""
+
+    images: int = Field(ge=_FEWEST, le=1_000_000)
+    psi: float = Field(gt=0, le=1)
+    noise_mode: Literal["const", "random", "none"]
+    seed: int = Field(ge=0, le=2**31)
+    legacy: bool
+    bootstrap: int = Field(ge=50, le=100_000)
+    confidence: float = Field(ge=0.5, le=0.999)
+
+
+Features = dict[str, np.ndarray]  # by resize: [N, 2048] float32
+
+
+def features_of(inception: Inception, pictures: Iterable[torch.Tensor], resizes: tuple[str, ...]) -> Features:
+    """Features of batches [n, C, H, W] uint8, each batch looked at once per resize."""
+    parts: dict[str, list[np.ndarray]] = {resize: [] for resize in resizes}
+    for rgb in pictures:
+        for resize, collected in parts.items():
+            collected.append(inception.features(rgb, resize))
+    return {resize: np.concatenate(collected) for resize, collected in parts.items()}
+
+
+def remembered(
+    inception: Inception,
+    pictures: Iterable[torch.Tensor],
+    resizes: tuple[str, ...],
+    key: str,
+    **identity: object,
+) -> Features:
+    """`features_of`, unless they are remembered under `key` for this network and `identity`."""
+    who = {"inception": inception.sha256, "version": _VERSION, **identity}
+    memos = {resize: Memo("features", who | {"resize": resize}) for resize in resizes}
+    known = {resize: memo.get(key) for resize, memo in memos.items()}
+    if None not in known.values():
+        return {resize: np.load(io.BytesIO(content)) for resize, content in known.items()}
+    found = features_of(inception, pictures, resizes)
+    for resize, values in found.items():
+        buffer = io.BytesIO()
+        np.save(buffer, values)
+        memos[resize].put(key, buffer.getvalue())
+    return found
+
+
+def _shrunk(rgb: torch.Tensor, side_px: int) -> torch.Tensor:
+    """Pictures of a larger generator at the data's side, by averaging squares of pixels."""
+    if rgb.shape[-1] == side_px:
+        return rgb
+    return torch.nn.functional.adaptive_avg_pool2d(rgb.float(), side_px).round().to(torch.uint8)
+
+
+def _fakes(g: Generator, params: FidParams, side_px: int, title: str) -> Iterable[torch.Tensor]:
+    """Batches of fakes [n, 3, side, side] uint8 of the stage's seeds."""
+    seeds = range(params.seed, params.seed + params.images)
+    batches = stream(g, seeds, _BATCH, psi=params.psi, noise_mode=params.noise_mode)
+    total = -(-params.images // _BATCH)
+    return (_shrunk(rgb, side_px) for rgb in track(batches, title, total))
+
+
+def _real(heldout: Dataset) -> Iterable[torch.Tensor]:
+    """Batches of held-out faces [n, C, side, side] uint8, read when they are asked for."""
+    for start in track(range(0, len(heldout), _BATCH), "real faces"):
+        rows = range(start, min(start + _BATCH, len(heldout)))
+        yield torch.from_numpy(np.stack([heldout.read(i) for i in rows]))
+
+
+def _check(generators: dict[str, Generator], heldout: Dataset) -> None:
+    if len(heldout) < _FEWEST:
+        raise StylebotError(f"{heldout.path} holds {len(heldout)} pictures, {_FEWEST} is the least; "
+                            "hold out more (pack) or bring more photos")  # fmt: skip
+    for name, g in generators.items():
+        if g.img_resolution < heldout.resolution:
+            raise StylebotError(f"the {name} generator makes {g.img_resolution} px, {heldout.path} has "
+                                f"{heldout.resolution} px: pack at the generator's resolution")  # fmt: skip
+
+
+def compare(fakes: dict[str, Features], real: Features, params: FidParams) -> dict[str, Estimate]:
+    """Every number with its interval, by name: `fid_tuned`, `kid_base`, `kid_ratio`, …
+
+    fakes: features of "tuned" and "base", row i of both from the same latent; real: of the held-out faces.
+    Intervals are a bootstrap over pictures; the same resamples serve both generators, so that the ratio and
+    the difference are those of pairs.
+    """
+    numbers: dict[str, Estimate] = {}
+    draws: dict[str, np.ndarray] = {}
+    weights_x = frechet.resamples(params.images, params.bootstrap, 0)
+    weights_y = frechet.resamples(len(real["clean"]), params.bootstrap, 1)
+    for resize in real:
+        ending = "" if resize == "clean" else f"_{resize}"
+        for name, features in fakes.items():
+            found = _distances(features[resize], real[resize], weights_x, weights_y, params.confidence)
+            for what, (estimate, spread) in found.items():
+                numbers[f"{what}{ending}_{name}"] = estimate
+                draws[f"{what}{ending}_{name}"] = spread
+    ratio = numbers["kid_tuned"].value / numbers["kid_base"].value
+    numbers["kid_ratio"] = between(ratio, draws["kid_tuned"] / draws["kid_base"], params.confidence)
+    gain = numbers["fid_base"].value - numbers["fid_tuned"].value
+    numbers["fid_gain"] = around(gain, draws["fid_base"] - draws["fid_tuned"], params.confidence)
+    return numbers
+
+
+def _distances(
+    fake: np.ndarray, real: np.ndarray, weights_x: np.ndarray, weights_y: np.ndarray, confidence: float
+) -> dict[str, tuple[Estimate, np.ndarray]]:
+    """One generator against the real faces: name to (estimate, bootstrap draws)."""
+    width = fake.shape[1]
+    x, y = frechet.compact(fake, real)
+    found: dict[str, tuple[Estimate, np.ndarray]] = {}
+    for name, fid in (("fid", frechet.fid_influence(x, y)), ("fid_infinity", frechet.fid_infinity(x, y, 0))):
+        draws = fid.draws(weights_x, weights_y)
+        found[name] = around(fid.value, draws, confidence), draws
+    draws = frechet.kid_draws(x, y, weights_x, weights_y, width)
+    found["kid"] = around(frechet.kid_subsets(fake, real, 0), draws, confidence), draws
+    found["kid_full"] = around(frechet.kid(fake, real), draws, confidence), draws
+    for name, values in frechet.neighbourhoods(x, y).items():
+        counts = weights_x if len(values) == len(x) else weights_y
+        draws = counts @ values / len(values)
+        found[name] = between(float(values.mean()), draws, confidence), draws
+    return found
+
+
+def table_csv(numbers: dict[str, Estimate], images: int, real: int) -> bytes:
+    """All numbers as CSV: name, value, low, high, fakes, real."""
+    rows = [{"name": name, "value": e.value, "low": e.low, "high": e.high, "fakes": images, "real": real}
+            for name, e in numbers.items()]  # fmt: skip
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()
+
+
+def measure(
+    generator: Path, base: Path, heldout: Path, inception: Path, out: Path, params: FidParams
+) -> dict[str, float]:
+    """Write table.csv and sheet.png to the folder `out`; return the few numbers of the metrics file.
+
+    Raises StylebotError for too few held-out faces and a generator smaller than they are.
+    """
+    where, data = device(), Dataset(heldout)
+    generators = {"tuned": load_generator(generator, where), "base": load_generator(base, where)}
+    _check(generators, data)
+    network = Inception(inception, where)
+    resizes = ("clean", "legacy") if params.legacy else ("clean",)
+    real = remembered(network, _real(data), resizes, data.fingerprint)
+    same = params.model_dump(include={"images", "psi", "noise_mode", "seed"}) | {"side": data.resolution}
+    fakes = {}
+    for name, g in generators.items():
+        pictures = _fakes(g, params, data.resolution, f"{name} faces")
+        fakes[name] = remembered(network, pictures, resizes, weights_sha256(g), **same)
+    numbers = compare(fakes, real, params)
+    write_bytes(out / "table.csv", table_csv(numbers, params.images, len(data)))
+    _write_sheet(out / "sheet.png", generators, data, params)
+    metrics = {name: numbers[name].value for name in _METRICS}
+    for name in _METRICS_WITH_INTERVAL:
+        metrics |= {f"{name}_low": numbers[name].low, f"{name}_high": numbers[name].high}
+    return metrics
+
+
+def _write_sheet(path: Path, generators: dict[str, Generator], heldout: Dataset, params: FidParams) -> None:
+    """Three rows: held-out real faces, fine-tuned and base faces of the same seeds."""
+    real = np.linspace(0, len(heldout) - 1, min(_COLUMNS, len(heldout))).round().astype(int)
+    pictures = [np.broadcast_to(heldout.read(i), (3, heldout.resolution, heldout.resolution)) for i in real]
+    captions = ["real, held out"] * len(pictures)
+    seeds = range(params.seed, params.seed + len(pictures))
+    for name, g in generators.items():
+        pictures += list(render(g, seeds, params.psi, noise_mode=params.noise_mode).cpu().numpy())
+        captions += [f"{name}, seed {seed}" for seed in seeds]
+    title = f"Held-out faces, fine-tuned and base generator (psi {params.psi:g})"
+    sheet = contact_sheet([p.transpose(1, 2, 0) for p in pictures], len(real), captions, title=title)
+    with atomic(path) as part:
+        sheet.save(part, "PNG")

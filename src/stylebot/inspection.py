@@ -1,0 +1,126 @@
+"""Measure every aligned face once: quality components, perceptual hashes, identity; remembered by content."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from stylebot import duplicates, faces, photos, pose, quality
+from stylebot.crops import AlignedFaces, decoded
+from stylebot.errors import StylebotError
+from stylebot.files import Memo, sha256_file
+from stylebot.sources import Item, list_photos
+from stylebot.workers import Crash, each
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a face: native `measures`, hashes of the crop and its mirror, embedding [128]."""
+
+    measures: dict[str, float]
+    hash: int
+    mirrored: int
+    embedding: np.ndarray
+
+    def to_bytes(self) -> bytes:
+        """As JSON."""
+        vector = base64.b64encode(self.embedding.astype("<f4").tobytes()).decode()
+        return json.dumps([self.measures, self.hash, self.mirrored, vector]).encode()
+
+    @staticmethod
+    def from_bytes(content: bytes) -> "Inspection":
+        """The inverse of `to_bytes`."""
+        measures, straight, mirrored, vector = json.loads(content)
+        return Inspection(measures, straight, mirrored, np.frombuffer(base64.b64decode(vector), "<f4"))
+
+
+@dataclass(frozen=True)
+class _Job:
+    row: dict
+    png: bytes
+    photo: Item
+    identity: Path
+
+
+@lru_cache(maxsize=1)
+def _recogniser(path: Path) -> faces.Identity:
+    return faces.Identity(path)
+
+
+def crop_landmarks(row: Mapping[str, object], side_px: int) -> np.ndarray:
+    """Landmarks [68,2] float64 in px of a face's crop of `side_px`, from its row of the align table."""
+    points = np.asarray(row["landmarks"], np.float64).reshape(68, 2) - (row["center_x"], row["center_y"])
+    half = np.array([row["quad_x"], row["quad_y"]])
+    down = np.array([-half[1], half[0]])
+    shares = np.stack([points @ half, points @ down], axis=1) / float(half @ half)
+    return (shares + 1.0) * side_px / 2 - 0.5
+
+
+def _native_blockiness(job: _Job) -> float:
+    """Blockiness of the face's box in the pixels of the photo, before any resampling."""
+    row = job.row
+    photo = photos.read_photo(job.photo.read(), row["width_px"] * row["height_px"])
+    picture = faces.turned(photo.picture, row["rotated_deg"])
+    box = np.rint([row["x0"], row["y0"], row["x1"], row["y1"]]).clip(0, [*picture.size] * 2).astype(int)
+    return quality.blockiness(np.asarray(picture.crop(tuple(box.tolist())).convert("L")))
+
+
+def _inspect(job: _Job) -> Inspection:
+    rgb = decoded(job.png)
+    measures = asdict(quality.measure(rgb, crop_landmarks(job.row, rgb.shape[0])))
+    measures["blockiness"] = _native_blockiness(job)
+    measures["head_share"] = measures["chin_distance"] * job.row["qsize_px"] / job.row["height_px"]
+    embedding = _recogniser(job.identity).embed([rgb])[0]
+    straight, mirrored = (duplicates.perceptual_hash(side) for side in (rgb, rgb[:, ::-1]))
+    return Inspection(measures, straight, mirrored, embedding)
+
+
+def _code_version() -> str:
+    modules = (duplicates, faces, photos, pose, quality)
+    text = [sha256_file(Path(path)) for path in (__file__, *(module.__file__ for module in modules))]
+    return " ".join(text + [version(name) for name in ("pillow", "dlib-bin", "numpy", "scipy")])
+
+
+def _key(row: Mapping[str, object], png: bytes) -> str:
+    place = [list(row["landmarks"])] + [row[n] for n in ("center_x", "center_y", "quad_x", "quad_y",
+                                                         "x0", "y0", "x1", "y1")]
+    text = json.dumps([row["face_id"], hashlib.sha256(png).hexdigest(), place])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def inspect(rows: Sequence[dict], aligned: Path, photo_folder: Path,
+            identity: Path) -> list[Inspection | Crash]:
+    """Inspect the faces of the align table's `rows`, in processes, with a progress bar; in the rows' order.
+
+    Faces inspected before (same crop, landmarks, code and model) are remembered under the scratch folder;
+    embeddings are kept nowhere else. A face whose process dies gives a Crash.
+    Raises StylebotError for crops or photos that are gone.
+    """
+    memo = Memo("filter", {"identity": sha256_file(identity), "code": _code_version()})
+    items = {(item.source, item.photo): item for item in list_photos(photo_folder)}
+    crops = AlignedFaces(aligned)
+    known: list[Inspection | Crash | None] = []
+    jobs, places, keys = [], [], []
+    for place, row in enumerate(rows):
+        png = crops.png(row)
+        key = _key(row, png)
+        content = memo.get(key)
+        known.append(Inspection.from_bytes(content) if content else None)
+        if content is None:
+            photo = items.get((row["source"], row["photo"]))
+            if photo is None:
+                raise StylebotError(f"{photo_folder}/{row['source']}/{row['photo']} is gone; run align again")
+            jobs.append(_Job(row, png, photo, identity.absolute()))
+            places.append(place)
+            keys.append(key)
+    for number, result in each(_inspect, jobs, "filter"):
+        known[places[number]] = result
+        if isinstance(result, Inspection):
+            memo.put(keys[number], result.to_bytes())
+    return known

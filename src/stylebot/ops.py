@@ -1,0 +1,136 @@
+"""The four operations of StyleGAN2, as plain differentiable PyTorch: no in-place writes, no compiled extension."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+BLUR = (1.0, 3.0, 3.0, 1.0)  # StyleGAN2, section 2.4 and its released networks
+ACTIVATION_GAIN = {"linear": 1.0, "lrelu": math.sqrt(2.0)}  # name: gain that keeps the variance
+
+
+def blur_filter(taps: tuple[float, ...] = BLUR) -> Tensor:
+    """Separable low-pass filter as f [k, k] float32 with sum 1."""
+    f = torch.tensor(taps)
+    f = torch.outer(f, f)
+    return f / f.sum()
+
+
+def upfirdn2d(
+    x: Tensor, f: Tensor, up: int = 1, down: int = 1, padding: tuple[int, int, int, int] = (0, 0, 0, 0), gain: float = 1.0
+) -> Tensor:
+    """Zero-stuff by `up`, pad or crop, convolve with f, keep every `down`-th pixel.
+
+    x [N, C, H, W]; f [kh, kw] or [k] (applied to rows and columns); padding (left, right, top, bottom) in px
+    of the stuffed picture, negative crops. Returns [N, C, (H·up + top + bottom - kh) // down + 1, …], times gain.
+    Source: Karras et al. 2019, arXiv 1912.04958, section 2.4 (resampling filters).
+    """
+    n, c, h, w = x.shape
+    if up > 1:
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(n, c, h * up, w * up)
+    if any(padding):
+        x = F.pad(x, padding)
+    f = f.to(x.dtype)
+    if f.ndim == 1:
+        rows = (f * gain).flip(0).view(1, 1, 1, -1).expand(c, 1, 1, -1)
+        columns = f.flip(0).view(1, 1, -1, 1).expand(c, 1, -1, 1)
+        return F.conv2d(F.conv2d(x, rows, stride=(1, down), groups=c), columns, stride=(down, 1), groups=c)
+    kernel = (f * gain).flip([0, 1]).expand(c, 1, *f.shape)
+    return F.conv2d(x, kernel, stride=down, groups=c)
+
+
+def upsample2d(x: Tensor, f: Tensor) -> Tensor:
+    """x [N, C, H, W] to [N, C, 2H, 2W] with the even filter f [k, k], brightness kept."""
+    c, k = x.shape[1], f.shape[0]
+    kernel = (f.to(x.dtype) * 4).expand(c, 1, k, k)
+    return F.conv_transpose2d(x, kernel, stride=2, padding=(k - 2) // 2, groups=c)
+
+
+def downsample2d(x: Tensor, f: Tensor) -> Tensor:
+    """x [N, C, H, W] to [N, C, H/2, W/2] with the even filter f [k, k]."""
+    return blur(x, f, padding=(f.shape[0] - 2) // 2, down=2)
+
+
+def blur(x: Tensor, f: Tensor, padding: int, down: int = 1, gain: float = 1.0) -> Tensor:
+    """x [N, C, H, W] filtered with the symmetric f [k, k], zero-padded by `padding` px, every `down`-th pixel."""
+    kernel = (f.to(x.dtype) * gain).expand(x.shape[1], 1, *f.shape)
+    return F.conv2d(x, kernel, padding=padding, stride=down, groups=x.shape[1])
+
+
+def conv_up2(x: Tensor, w: Tensor, f: Tensor) -> Tensor:
+    """Convolution w [O, I, k, k] (k 1 or 3) of x [N, I, H, W] upsampled 2x: [N, O, 2H, 2W].
+
+    The stuffed zeros are skipped by a transposed convolution; the low-pass filter follows. Source: as upfirdn2d.
+    """
+    if w.shape[2] == 1:
+        return upsample2d(F.conv2d(x, w), f)
+    return blur(F.conv_transpose2d(x, w.transpose(0, 1), stride=2), f, padding=1, gain=4.0)
+
+
+def conv_down2(x: Tensor, w: Tensor, f: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x [N, I, H, W] low-passed, then convolved with w [O, I, k, k] (k 1 or 3) at stride 2: [N, O, H/2, W/2]."""
+    if w.shape[2] == 1:
+        return F.conv2d(downsample2d(x, f), w, bias)
+    return F.conv2d(blur(x, f, padding=2), w, bias, stride=2)
+
+
+def bias_act(x: Tensor, b: Tensor | None, act: str = "linear", gain: float = 1.0, clamp: float | None = None) -> Tensor:
+    """act(x + b) times the activation's own gain and `gain`, clamped to ±clamp.
+
+    x [N, C] or [N, C, H, W]; b [C]; act "linear" or "lrelu" (slope 0.2, own gain √2).
+    """
+    if b is not None:
+        x = x + b.to(x.dtype).reshape(1, -1, *([1] * (x.ndim - 2)))
+    total = ACTIVATION_GAIN[act] * gain
+    return activate(x * total if total != 1.0 else x, act, clamp)
+
+
+def activate(x: Tensor, act: str, clamp: float | None = None) -> Tensor:
+    """Leaky ReLU (or nothing) of x that already carries the gains, which may be applied before it: both
+    commute with a positive factor. That lets callers fold them into small tensors."""
+    if act == "lrelu":
+        x = F.leaky_relu(x, 0.2)
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def modulated_conv2d(
+    x: Tensor, w: Tensor, s: Tensor, f: Tensor | None = None, up: int = 1, demodulate: bool = True,
+    noise: Tensor | None = None, bias: Tensor | None = None, gain: float = 1.0,
+) -> Tensor:  # fmt: skip
+    """Convolution whose input channels are scaled per sample, outputs normalised to unit variance, plus noise.
+
+    x [N, I, H, W]; w [O, I, k, k]; s [N, I] scales; up 1 or 2 (needs f); noise broadcastable to the output;
+    bias [O]; the whole sum is times `gain`. Computed as scale, convolve, rescale: one ordinary convolution
+    shared by the batch, equal to the paper's per-sample weights because scaling commutes with convolution.
+    In float16 weights and scales are normalised first so that nothing overflows; demodulation cancels it.
+    Source: arXiv 1912.04958, equations 1 and 3.
+    """
+    if x.dtype == torch.float16 and demodulate:
+        w = w / (w.abs().amax(dim=[1, 2, 3], keepdim=True) * math.sqrt(w[0].numel()))
+        s = s / s.abs().amax(dim=1, keepdim=True)
+    d = (s.square() @ w.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt() if demodulate else None
+    x = x * s.to(x.dtype)[:, :, None, None]
+    w = w.to(x.dtype)
+    if d is None:
+        return _conv(x, w * gain, f, up, bias=None if bias is None else bias * gain, noise=noise, gain=gain)
+    x = _conv(x, w, f, up)
+    d = (d * gain).to(x.dtype)[:, :, None, None]
+    x = x * d if noise is None else torch.addcmul((noise * gain).to(x.dtype), x, d)
+    return x if bias is None else x + (bias * gain).to(x.dtype)[None, :, None, None]
+
+
+def _conv(x: Tensor, w: Tensor, f: Tensor | None, up: int, bias: Tensor | None = None, noise: Tensor | None = None,
+          gain: float = 1.0) -> Tensor:  # fmt: skip
+    b = None if bias is None else bias.to(x.dtype)
+    if up == 2:
+        x = conv_up2(x, w, f)
+        x = x if b is None else x + b[None, :, None, None]
+    else:
+        x = F.conv2d(x, w, b, padding=w.shape[2] // 2)
+    return x if noise is None else x + (noise * gain).to(x.dtype)
+
+
+def normalize_2nd_moment(x: Tensor) -> Tensor:
+    """x [N, C] scaled to mean square 1 per row."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()

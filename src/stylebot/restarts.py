@@ -1,0 +1,56 @@
+"""Restart state: written whole under scratch, checksummed, the last two kept, refused to another run."""
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from stylebot.files import scratch, write_bytes
+
+
+class Restarts:
+    """The saved states of one kind of run ("train") with one fingerprint (everything that it depends on).
+
+    A state of another fingerprint is never loaded; `other` says that one was found and set aside.
+    """
+
+    def __init__(self, kind: str, fingerprint: Mapping[str, object]) -> None:
+        text = json.dumps(fingerprint, sort_keys=True, default=str)
+        self.folder = scratch() / "restarts" / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self.other = any(p != self.folder for p in self.folder.parent.glob(f"{kind}-*"))
+        self.damaged: list[str] = []
+
+    def save(self, progress: int, state: dict) -> None:
+        """Write `state` (tensors and plain values) as the newest; the one before it stays."""
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+        write_bytes(self.folder / f"{progress:012d}.pt", hashlib.sha256(content).digest() + content)
+        for old in self._paths()[2:]:
+            old.unlink()
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("*.pt"), reverse=True)
+
+    def newest(self) -> dict | None:
+        """The newest whole state, or None; damaged ones are passed over and named in `damaged`."""
+        for path in self._paths():
+            stored = path.read_bytes()
+            if hashlib.sha256(stored[32:]).digest() == stored[:32]:
+                return torch.load(io.BytesIO(stored[32:]), map_location="cpu", weights_only=True)
+            self.damaged.append(path.name)
+        return None
+
+    def folder_for(self, name: str) -> Path:
+        """A folder beside the states for what else must survive a restart (live curves, grids)."""
+        path = self.folder / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def clear(self) -> None:
+        """Delete the states: the run has succeeded."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,229 @@
+"""Stage `train`: fine-tune StyleGAN2 on the packed faces from fetched weights, with Freeze-D and ADA."""
+
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from dvclive import Live
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from stylebot import dist
+from stylebot.checkpoints import load_networks, save_networks
+from stylebot.dataset import Dataset
+from stylebot.errors import StylebotError, TrainingDiverged
+from stylebot.files import atomic, sha256_file
+from stylebot.params import Section
+from stylebot.restarts import Restarts
+from stylebot.sheets import contact_sheet
+from stylebot.trainer import Recipe, TrainState, read_stats, start_state, train_step
+from stylebot.weights import Networks
+
+PROGRESS_FACES = 24  # faces in each grid of training progress, always of the same latents
+MAX_SKIPPED = 20  # steps in one tick without a finite gradient: training has diverged
+
+
+class TrainParams(Section):
+    """Section `train` of params.yaml, and the top-level `freeze_d`."""
+
+    freeze_d: NonNegativeInt
+    kimg: PositiveFloat
+    batch: PositiveInt
+    batch_gpu: PositiveInt
+    lr_g: PositiveFloat = Field(lt=1)
+    lr_d: PositiveFloat = Field(lt=1)
+    r1_gamma: NonNegativeFloat
+    pl_weight: NonNegativeFloat
+    style_mixing_prob: float = Field(ge=0, le=1)
+    G_reg_interval: PositiveInt
+    D_reg_interval: PositiveInt
+    ema_kimg: NonNegativeFloat
+    augment: Literal["none", "face", "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"]
+    ada_target: float = Field(ge=-1, le=1)
+    ada_kimg: PositiveFloat
+    p_initial: float = Field(ge=0, le=1)
+    p_max: float = Field(ge=0, le=1)
+    mirror: bool
+    tick_kimg: PositiveFloat
+    snap_ticks: PositiveInt
+    seed: NonNegativeInt
+
+    def recipe(self) -> Recipe:
+        """The numbers that the trainer needs."""
+        mine = self.model_dump(exclude={"kimg", "tick_kimg", "snap_ticks"})
+        return Recipe(**mine, ema_rampup=None)
+
+
+def read_faces(dataset: Dataset, resolution: int, batch: int) -> Tensor:
+    """All pictures of `dataset` as [N, 3, R, R] uint8.
+
+    Raises StylebotError when they do not fit networks of `resolution`, or are fewer than one batch.
+    """
+    if dataset.resolution != resolution or dataset.channels != 3:
+        raise StylebotError(
+            f"{dataset.path}: pictures are {dataset.resolution} px with {dataset.channels} channels, the start weights "
+            f"make {resolution} px RGB; set pack.resolution to {resolution} or fetch other weights"
+        )
+    if len(dataset) < batch:
+        raise StylebotError(f"{dataset.path}: {len(dataset)} faces are too few for train.batch {batch}; add photos or lower it")
+    return torch.from_numpy(dataset.read_all())
+
+
+def latents(count: int, z_dim: int, seed: int) -> Tensor:
+    """z [count, z_dim]; row i is the latent of picture seed `seed + i`, as in src/generate.py."""
+    rows = [np.random.RandomState(seed + i).randn(z_dim) for i in range(count)]  # noqa: NPY002
+    return torch.from_numpy(np.stack(rows).astype(np.float32))
+
+
+@torch.no_grad()
+def write_grid(state: TrainState, path: Path) -> None:
+    """A PNG of faces that G_ema makes of fixed latents, with constant noise and no truncation."""
+    z = latents(PROGRESS_FACES, state.G_ema.z_dim, 0).to(state.pl_mean.device)
+    imgs = torch.cat([state.G_ema(part, noise_mode="const") for part in z.split(8)])
+    rgbs = (imgs * 127.5 + 128).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+    sheet = contact_sheet(list(rgbs), columns=8, cell_px=max(96, min(state.G_ema.img_resolution, 256)),
+                          title=f"{state.cur_nimg / 1000:.1f} kimg")  # fmt: skip
+    with atomic(path) as part:
+        sheet.save(part, "PNG")
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """A list that is no longer empty once SIGTERM or SIGINT has come."""
+    received: list[int] = []
+    before = {s: signal.signal(s, lambda number, frame: received.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stats(state: TrainState) -> dict[str, float]:
+    """The tick's numbers, named for people: losses, ADA's p, r_t (share of overfitting), penalties."""
+    means = read_stats(state)
+    wanted = {"loss_g": "loss_g", "loss_d": "loss_d", "r_t": "real_sign", "fake_sign": "fake_sign",
+              "r1_penalty": "r1_penalty", "pl_penalty": "pl_penalty"}  # fmt: skip
+    numbers = {name: means[key] for name, key in wanted.items() if key in means}
+    return numbers | {"p": float(state.augment.p) if state.augment else 0.0}
+
+
+def _start(generator: Path, dataset: Dataset, params: TrainParams) -> tuple[TrainState, Tensor, Restarts]:
+    networks = load_networks(generator, need=("G", "D", "G_ema"))
+    reals = read_faces(dataset, networks.G.img_resolution, params.batch)
+    state = start_state(networks.G, networks.D, networks.G_ema, params.recipe())
+    fingerprint = {"params": params.model_dump(), "dataset": dataset.fingerprint, "weights": sha256_file(generator), "format": 1}
+    restarts = Restarts("train", fingerprint)
+    saved = restarts.newest()
+    if dist.rank() == 0:
+        for name in restarts.damaged:
+            print(f"train: restart state {name} is damaged; falling back to the one before it", file=sys.stderr)
+        if saved is not None:
+            print(f"train: going on from {saved['cur_nimg'] / 1000:.1f} kimg", file=sys.stderr)
+        elif restarts.other:
+            print("train: the saved state belongs to other parameters, data or weights; starting anew", file=sys.stderr)
+    if saved is not None:
+        state.load_state_dict(saved)
+    return state, reals.to(dist.device()), restarts
+
+
+def _save(state: TrainState, restarts: Restarts, out: Path) -> None:
+    """Restart state, a grid, and the live folder's copy, so that curves survive DVC's cleaning too."""
+    if dist.rank() == 0:
+        write_grid(state, out / "progress" / f"{state.cur_nimg:09d}.png")
+        for name in ("progress", "live"):
+            shutil.copytree(out / name, restarts.folder_for(name), dirs_exist_ok=True)
+        restarts.save(state.cur_nimg, state.state_dict())
+    dist.barrier()
+
+
+def train(generator: Path, dataset: Path, out: Path, params: TrainParams) -> dict[str, float]:
+    """Fine-tune the networks of `generator` on the faces of `dataset`; returns the metrics.
+
+    out: folder; gets networks.safetensors, progress/*.png and live/ (dvclive). Interrupted at any moment, the
+    same call goes on from the last saved state, bit for bit on a CPU.
+    Raises StylebotError for inputs that do not fit, TrainingDiverged when gradients stay non-finite.
+    """
+    data, recipe = Dataset(dataset), params.recipe()
+    state, reals, restarts = _start(generator, data, params)
+    for name in ("progress", "live"):
+        shutil.copytree(restarts.folder_for(name), out / name, dirs_exist_ok=True)
+    total, tick = _whole_batches(params.kimg, recipe.batch), _whole_batches(params.tick_kimg, recipe.batch)
+    numbers: dict[str, float] = {}
+    with asked_to_stop() as stop, _progress(total, state.cur_nimg) as bar, _live(out / "live") as live:
+        if state.cur_nimg == 0:
+            _save(state, restarts, out)
+        while state.cur_nimg < total:
+            before = state.skipped_steps
+            train_step(state, reals, recipe)
+            bar(state.cur_nimg, numbers)
+            if stop:
+                _save(state, restarts, out)
+                raise StylebotError(f"stopped at {state.cur_nimg / 1000:.2f} kimg; the same command goes on from there")
+            if state.cur_nimg % tick and state.cur_nimg < total:
+                continue
+            numbers = _stats(state)
+            if state.skipped_steps - before >= MAX_SKIPPED:
+                raise TrainingDiverged(f"no finite gradient at {state.cur_nimg / 1000:.1f} kimg; lower train.lr_g and train.lr_d")
+            if live is not None:
+                _log(live, state.cur_nimg, numbers)
+            if (state.cur_nimg // tick) % params.snap_ticks == 0 or state.cur_nimg >= total:
+                _save(state, restarts, out)
+    return _deliver(state, restarts, out, params, data, generator, numbers)
+
+
+def _deliver(state: TrainState, restarts: Restarts, out: Path, params: TrainParams, data: Dataset, generator: Path,
+             numbers: dict[str, float]) -> dict[str, float]:  # fmt: skip
+    metrics = {"train_kimg": state.cur_nimg / 1000, "train_faces": len(data), "train_frozen_layers": params.freeze_d,
+               "train_skipped_steps": state.skipped_steps}  # fmt: skip
+    metrics |= {f"train_{name}": value for name, value in numbers.items()}
+    if dist.rank() == 0:
+        meta = {"kimg": state.cur_nimg / 1000, "parents": [sha256_file(generator)], "dataset": data.fingerprint,
+                "recipe": asdict(params.recipe())}  # fmt: skip
+        nets = [net.cpu().requires_grad_(True) for net in (state.G, state.D, state.G_ema)]
+        save_networks(out / "networks.safetensors", Networks(*nets, meta=meta))
+        restarts.clear()
+    dist.barrier()
+    return metrics
+
+
+def _whole_batches(kimg: float, batch: int) -> int:
+    return max(round(kimg * 1000 / batch), 1) * batch
+
+
+@contextmanager
+def _live(folder: Path) -> Iterator[Live | None]:
+    if dist.rank() != 0:
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with Live(str(folder), dvcyaml=None, save_dvc_exp=False, resume=(folder / "plots").exists()) as live:
+        yield live
+
+
+def _log(live: Live, nimg: int, numbers: dict[str, float]) -> None:
+    live.step = nimg
+    for name, value in numbers.items():
+        live.log_metric(name, value)
+    live.make_summary()
+
+
+@contextmanager
+def _progress(total: int, done: int) -> Iterator:
+    columns = ("train", BarColumn(), MofNCompleteColumn(), "images", TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, disable=dist.rank() != 0) as progress:
+        task = progress.add_task("train", total=total, completed=done, note="")
+
+        def update(nimg: int, numbers: dict[str, float]) -> None:
+            note = " ".join(f"{n} {v:.3g}" for n, v in numbers.items() if n in ("loss_g", "loss_d", "p", "r_t"))
+            progress.update(task, completed=nimg, note=note)
+
+        yield update

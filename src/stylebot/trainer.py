@@ -1,0 +1,261 @@
+"""One training step of StyleGAN2 with ADA and Freeze-D: everything that changes is in TrainState.
+
+The caller owns the loop: it calls `train_step`, then `read_stats`, saves and logs. The networks, the average,
+the optimisers, pl_mean, ADA's p and its signs are the same in every process after each step.
+"""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from stylebot import dist, losses
+from stylebot.augment import AugmentPipe, ada_update
+from stylebot.discriminator import Discriminator, freeze_d
+from stylebot.ema import ema_beta, update_ema
+from stylebot.errors import StylebotError
+from stylebot.generator import Generator
+from stylebot.randomness import Draw, real_batch, shares
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Numbers of a training run; units in the names, defaults nowhere."""
+
+    batch: int  # pictures per step over all processes
+    batch_gpu: int  # pictures at once on one device; the rest is accumulated
+    lr_g: float
+    lr_d: float
+    r1_gamma: float
+    pl_weight: float
+    style_mixing_prob: float
+    G_reg_interval: int
+    D_reg_interval: int
+    ema_kimg: float
+    ema_rampup: float | None
+    freeze_d: int
+    augment: str  # a preset of AugmentPipe, or "none"
+    ada_target: float
+    ada_kimg: float
+    p_initial: float
+    p_max: float
+    mirror: bool
+    seed: int
+    pl_batch_shrink: int = 2
+    pl_decay: float = 0.01
+    ada_interval: int = 4
+
+
+@dataclass
+class TrainState:
+    """Everything that a run is; `cur_nimg` (pictures shown to D so far) is its progress."""
+
+    cur_nimg: int
+    G: Generator
+    D: Discriminator
+    G_ema: Generator
+    opt_G: torch.optim.Optimizer
+    opt_D: torch.optim.Optimizer
+    trainable_D: list[nn.Parameter]
+    augment: AugmentPipe | None
+    pl_mean: Tensor
+    signs: Tensor  # [sum of sign(D(real)), count] since ADA's last update, mean over processes
+    stats: dict[str, Tensor] = field(default_factory=dict)  # name: [sum, count], float64 on the device
+    skipped_steps: int = 0  # optimiser steps left out because a gradient was not finite
+
+    def state_dict(self) -> dict:
+        """What a restart needs, as tensors and plain numbers."""
+        nets = {name: getattr(self, name).state_dict() for name in ("G", "D", "G_ema", "opt_G", "opt_D")}
+        p = float(self.augment.p) if self.augment else 0.0
+        rest = {"cur_nimg": self.cur_nimg, "p": p, "pl_mean": self.pl_mean, "signs": self.signs}
+        return nets | rest | {"skipped_steps": self.skipped_steps}
+
+    def load_state_dict(self, saved: dict) -> None:
+        """Continue from what `state_dict` gave."""
+        for name in ("G", "D", "G_ema", "opt_G", "opt_D"):
+            getattr(self, name).load_state_dict(saved[name])
+        if self.augment:
+            self.augment.p.fill_(saved["p"])
+        self.cur_nimg, self.skipped_steps = saved["cur_nimg"], saved["skipped_steps"]
+        self.pl_mean.copy_(saved["pl_mean"])
+        self.signs.copy_(saved["signs"])
+
+
+def adam(parameters: list[nn.Parameter], lr: float, interval: int) -> torch.optim.Adam:
+    """Adam with betas (0, 0.99), corrected for the extra steps of a regulariser every `interval` steps.
+
+    Source: arXiv 1912.04958, appendix B (lazy regularisation).
+    """
+    c = interval / (interval + 1) if interval else 1.0
+    return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=True)
+
+
+def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe: Recipe) -> TrainState:
+    """A run at picture 0 from given networks (on the CPU); they are moved to this process's device.
+
+    Raises StylebotError for a batch that does not divide evenly or a freeze_d beyond D's layers.
+    """
+    check_batch(recipe, D)
+    where = dist.device()
+    G, D = G.train().to(where), D.train().to(where)
+    G_ema = (deepcopy(G) if G_ema is None else G_ema.to(where)).eval().requires_grad_(False)
+    trainable = freeze_d(D, recipe.freeze_d)
+    opt_G = adam(list(G.parameters()), recipe.lr_g, recipe.G_reg_interval)
+    opt_D = adam(trainable, recipe.lr_d, recipe.D_reg_interval)
+    pipe = None
+    if recipe.augment != "none":
+        pipe = AugmentPipe(recipe.augment).to(where)
+        pipe.p.fill_(recipe.p_initial)
+    zeros = torch.zeros([], device=where)
+    return TrainState(0, G, D, G_ema, opt_G, opt_D, trainable, pipe, zeros, torch.zeros(2, device=where))
+
+
+def check_batch(recipe: Recipe, D: Discriminator) -> None:
+    """Raise StylebotError unless the batch splits evenly over processes, rounds and minibatch-stddev groups."""
+    if recipe.batch % (recipe.batch_gpu * dist.world()):
+        wanted = f"{dist.world()} processes x train.batch_gpu {recipe.batch_gpu}"
+        raise StylebotError(f"train.batch {recipe.batch} is not a multiple of {wanted}")
+    group = min(D.b4.mbstd_group_size, recipe.batch_gpu)
+    if recipe.batch_gpu % group:
+        wanted = f"minibatch-stddev groups of {group}"
+        raise StylebotError(f"train.batch_gpu {recipe.batch_gpu} does not divide into {wanted}")
+
+
+def styles(state: TrainState, draw: Draw, recipe: Recipe) -> Tensor:
+    """ws [n, num_ws, w_dim] of this round's samples, with style mixing."""
+    shape = (len(draw), state.G.z_dim)
+    cutoff = draw.cutoff(recipe.style_mixing_prob, state.G.num_ws)
+    z_mix = None if cutoff is None else draw.randn("z_mix")(shape)
+    return losses.mixed_ws(state.G, draw.randn("z")(shape), None, z_mix, cutoff)
+
+
+def fakes(state: TrainState, draw: Draw, recipe: Recipe) -> Tensor:
+    """Generated pictures of this round's samples, in G's current mode."""
+    return state.G.synthesis(styles(state, draw, recipe), randn=draw.randn("noise"))
+
+
+def phase_gmain(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | None) -> Tensor:
+    """Loss [n] of G against D."""
+    logits = state.D(draw.augmented(state.augment, fakes(state, draw, recipe), "augment"))
+    loss = losses.generator_loss(logits)
+    note(state, "loss_g", loss)
+    return loss
+
+
+def phase_greg(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | None) -> Tensor:
+    """Path length regularisation [n / pl_batch_shrink] of this round's first samples."""
+    draw = draw.first(max(len(draw) // recipe.pl_batch_shrink, 1))
+    ws = styles(state, draw, recipe)
+    lengths = losses.path_lengths(state.G, ws, draw.randn("pl"), noise_randn=draw.randn("noise"))
+    average = lengths.detach().mean()
+    dist.all_reduce_mean([average])
+    penalty, mean = losses.path_length_penalty(lengths, state.pl_mean, recipe.pl_decay, average)
+    state.pl_mean.copy_(mean)
+    note(state, "pl_penalty", penalty)
+    return penalty * recipe.pl_weight
+
+
+def phase_dmain(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | None) -> Tensor:
+    """Loss [n] of D on fakes and reals."""
+    with torch.no_grad():
+        fake = fakes(state, draw, recipe)
+    fake_logits = state.D(draw.augmented(state.augment, fake, "augment_fake"))
+    real_logits = state.D(draw.augmented(state.augment, real, "augment_real"))
+    of_real, of_fake = losses.discriminator_loss(real_logits, fake_logits)
+    _note_signs(state, real_logits)
+    note(state, "real_sign", real_logits.sign())
+    note(state, "fake_sign", fake_logits.sign())
+    note(state, "loss_d", of_real + of_fake)
+    return of_real + of_fake
+
+
+def phase_dreg(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | None) -> Tensor:
+    """R1 regularisation [n]."""
+    penalty, logits = losses.r1_penalty(
+        state.D, lambda img: draw.augmented(state.augment, img, "augment_real"), real
+    )
+    _note_signs(state, logits)
+    note(state, "r1_penalty", penalty)
+    return penalty * (recipe.r1_gamma / 2)
+
+
+PHASES = (("Gmain", phase_gmain), ("Greg", phase_greg), ("Dmain", phase_dmain), ("Dreg", phase_dreg))
+
+
+def _note_signs(state: TrainState, real_logits: Tensor) -> None:
+    signs = real_logits.detach().sign()
+    state.signs += torch.stack([signs.sum(), signs.new_tensor(signs.numel())])
+
+
+def note(state: TrainState, name: str, values: Tensor) -> None:
+    """Add values to the running mean `name`; nothing is read back from the device."""
+    pair = torch.stack([values.detach().double().sum(), values.new_tensor(values.numel(), dtype=torch.float64)])
+    state.stats[name] = state.stats[name] + pair if name in state.stats else pair
+
+
+def read_stats(state: TrainState) -> dict[str, float]:
+    """Means since the last call, over all processes."""
+    names = sorted(state.stats)
+    pairs = [state.stats[n].clone() for n in names]
+    dist.all_reduce_mean(pairs)
+    state.stats.clear()
+    return {n: float(pair[0] / pair[1]) for n, pair in zip(names, pairs, strict=True)}
+
+
+def _due(recipe: Recipe, step: int) -> Iterator[tuple[str, Callable[..., Tensor], int]]:
+    """Phases of this step: name, loss, and the interval that its gradient makes up for."""
+    every = {"Gmain": 1, "Greg": recipe.G_reg_interval if recipe.pl_weight else 0,
+             "Dmain": 1, "Dreg": recipe.D_reg_interval if recipe.r1_gamma else 0}  # fmt: skip
+    for name, compute in PHASES:
+        if every[name] and step % every[name] == 0:
+            yield name, compute, every[name]
+
+
+def train_step(state: TrainState, reals: Tensor, recipe: Recipe) -> None:
+    """Show `recipe.batch` reals to D: every phase that is due, the average, ADA. Advances state.cur_nimg.
+
+    reals [M, C, R, R] uint8, on any device.
+    """
+    nimg, step = state.cur_nimg, state.cur_nimg // recipe.batch
+    group = min(state.D.b4.mbstd_group_size, recipe.batch_gpu)
+    rounds = shares(recipe.batch, recipe.batch_gpu, group)
+    G_params = list(state.G.parameters())
+    for name, compute, interval in _due(recipe, step):
+        of_G = name.startswith("G")
+        params, others = (G_params, state.trainable_D) if of_G else (state.trainable_D, G_params)
+        for p in others:
+            p.requires_grad_(False)
+        for p in params:
+            p.requires_grad_(True)
+        for which in rounds:
+            real = None if of_G else real_batch(reals, nimg, which, recipe.seed, recipe.mirror)
+            loss = compute(state, Draw(recipe.seed, nimg, name, recipe.batch, which), recipe, real)
+            (loss.mean() * (interval / len(rounds))).backward()
+        _apply(state, state.opt_G if of_G else state.opt_D, params)
+    dist.all_reduce_mean([state.G.mapping.w_avg, state.signs])
+    update_ema(state.G_ema, state.G, ema_beta(recipe.batch, recipe.ema_kimg, nimg, recipe.ema_rampup))
+    state.cur_nimg += recipe.batch
+    if state.augment is not None and (step + 1) % recipe.ada_interval == 0:
+        _adapt(state, recipe)
+
+
+def _apply(state: TrainState, optimiser: torch.optim.Optimizer, params: list[nn.Parameter]) -> None:
+    for p in params:  # a regulariser may not reach every tensor; for Adam that too is a step, with gradient 0
+        p.grad = torch.zeros_like(p) if p.grad is None else p.grad
+    grads = [p.grad for p in params]
+    dist.all_reduce_mean(grads)
+    if bool(torch.stack(torch._foreach_norm(grads)).sum().isfinite()):
+        optimiser.step()
+    else:
+        state.skipped_steps += 1
+    optimiser.zero_grad(set_to_none=True)
+
+
+def _adapt(state: TrainState, recipe: Recipe) -> None:
+    mean = float(state.signs[0] / state.signs[1])
+    p = ada_update(float(state.augment.p), mean, recipe.ada_target, recipe.batch, recipe.ada_interval,
+                   recipe.ada_kimg, recipe.p_max)  # fmt: skip
+    state.augment.p.fill_(p)
+    state.signs.zero_()

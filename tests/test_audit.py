@@ -1,0 +1,157 @@
+"""The stage `audit`: planted copies, verdict, tables; dlib is replaced where it is not the point."""
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image, ImageEnhance
+
+from stylebot import audit as stage
+from stylebot.audit import AuditParams, audit
+from stylebot.checkpoints import save_networks
+from stylebot.dataset import write_dataset
+from stylebot.errors import StylebotError
+from stylebot.faces import Identity
+from stylebot.generator import Generator
+from stylebot.likeness import calibrate, luminance, nearest, prepare
+from stylebot.params import load_params
+from stylebot.weights import Networks
+
+FACES = Path(__file__).parent / "data" / "faces_64.zip"
+PARAMS = AuditParams(images=12, psi=0.7, seed=0, false_match_rate=0.001, same_person_distance=0.45,
+                     max_copies=0.01)  # fmt: skip
+
+
+def photos() -> list[np.ndarray]:
+    """44 faces of people who do not exist, all different, 64 px."""
+    with zipfile.ZipFile(FACES) as archive:
+        return [np.asarray(Image.open(io.BytesIO(archive.read(name)))) for name in sorted(archive.namelist())]
+
+
+class Colours:
+    """Instead of dlib: 128 numbers from coarse colours, and a count of the faces it was shown."""
+
+    shown = 0
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def embed(self, rgbs: Sequence[np.ndarray]) -> np.ndarray:
+        type(self).shown += len(rgbs)
+        small = [np.asarray(Image.fromarray(rgb).resize((7, 7)), np.float32).ravel()[:128] for rgb in rgbs]
+        return np.stack([row / np.linalg.norm(row) for row in small])
+
+
+@pytest.fixture(autouse=True)
+def _own_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STYLEBOT_SCRATCH", str(tmp_path / "scratch"))
+    Colours.shown = 0
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ...]:
+    """generator, dataset, heldout, faces, identity, out."""
+    monkeypatch.setattr(stage, "Identity", Colours)
+    torch.manual_seed(0)
+    g = Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=64, mapping_layers=2, channel_base=128)
+    save_networks(tmp_path / "g.safetensors", Networks(G=None, D=None, G_ema=g, meta={}))
+    every = photos()
+    names = write_dataset(tmp_path / "dataset.zip", every[:30])
+    write_dataset(tmp_path / "heldout.zip", every[30:])
+    rows = [{"file": name, "split": "train", "identity": i} for i, name in enumerate(names)]
+    rows += [row | {"split": "heldout", "identity": 99} for row in rows[:14]]
+    pd.DataFrame(rows[::-1]).to_parquet(tmp_path / "faces.parquet")
+    (tmp_path / "identity.dat").write_bytes(b"model")
+    return tuple(tmp_path / name for name in ("g.safetensors", "dataset.zip", "heldout.zip", "faces.parquet",
+                                              "identity.dat", "out"))  # fmt: skip
+
+
+def test_metrics_tables_and_sheet(inputs: tuple[Path, ...]) -> None:
+    metrics = audit(*inputs, PARAMS)
+    assert set(metrics) == {"audit_ok", "audit_copies", "audit_copies_high", "audit_same_person",
+                            "audit_same_person_heldout", "audit_threshold"}  # fmt: skip
+    assert metrics["audit_ok"] == 1 and metrics["audit_copies"] == 0
+    table = pd.read_csv(inputs[5] / "table.csv")
+    assert {("copies", "generated"), ("same_picture", "heldout"), ("people", "generated")} <= set(
+        zip(table["name"], table["faces"], strict=True))  # fmt: skip
+    each = pd.read_csv(inputs[5] / "nearest.csv")
+    assert sorted(each["seed"]) == list(range(12)) and each["identity_distance"].is_monotonic_increasing
+    assert each["identity_file"].str.fullmatch(r"00000/img\d{8}\.png").all()
+    with Image.open(inputs[5] / "pairs.png") as sheet:
+        assert sheet.width > 8 * 96 and sheet.height > 3 * 96
+
+
+def test_copies_turn_the_verdict(inputs: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    planted = [(rgb // 1.25).astype(np.uint8) for rgb in photos()[:3]] + photos()[30:39]
+    monkeypatch.setattr(stage, "generate", lambda path, params: planted)
+    metrics = audit(*inputs, PARAMS)
+    assert metrics["audit_copies"] == 0.25 and metrics["audit_ok"] == 0
+    each = pd.read_csv(inputs[5] / "nearest.csv")
+    assert each[each["copy"] == 1]["seed"].tolist() == each["seed"].tolist()[:3]
+    assert set(each["seed"][:3]) == {0, 1, 2}
+    assert audit(*inputs, PARAMS.model_copy(update={"max_copies": 0.3}))["audit_ok"] == 1
+
+
+def test_real_faces_are_embedded_once(inputs: tuple[Path, ...]) -> None:
+    first = audit(*inputs, PARAMS)
+    assert Colours.shown == 44 + 12
+    assert audit(*inputs, PARAMS) == first and Colours.shown == 56 + 12
+    inputs[4].write_bytes(b"another model")
+    audit(*inputs, PARAMS)
+    assert Colours.shown == 68 + 56
+
+
+def test_inputs_that_do_not_fit(inputs: tuple[Path, ...]) -> None:
+    table = pd.read_parquet(inputs[3])
+    table.assign(identity=-1).to_parquet(inputs[3])
+    with pytest.raises(StylebotError, match="0 pairs of different people"):
+        audit(*inputs, PARAMS)
+    table.iloc[1:].query("file != '00000/img00000004.png'").to_parquet(inputs[3])
+    with pytest.raises(StylebotError, match=r"faces\.parquet does not list the faces of .*dataset\.zip"):
+        audit(*inputs, PARAMS)
+
+
+@pytest.mark.parametrize("line", [
+    "images: 5", "psi: 0", "false_match_rate: 0", "same_person_distance: 2", "max_copies: 2"])  # fmt: skip
+def test_parameters_out_of_range(tmp_path: Path, line: str) -> None:
+    key, value = line.split(": ")
+    text = "\n".join(f"  {k}: {v}" for k, v in (PARAMS.model_dump() | {key: value}).items())
+    (tmp_path / "params.yaml").write_text(f"audit:\n{text}\n")
+    with pytest.raises(StylebotError, match=rf"audit\.{key}"):
+        load_params("audit", AuditParams, path=tmp_path / "params.yaml")
+
+
+def jpeg(rgb: np.ndarray, quality: int) -> np.ndarray:
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "JPEG", quality=quality)
+    return np.asarray(Image.open(buffer))
+
+
+EDITS = {
+    "re-encoded": lambda rgb: jpeg(rgb, 50),
+    "mirrored": lambda rgb: rgb[:, ::-1].copy(),
+    "brighter": lambda rgb: np.asarray(ImageEnhance.Brightness(Image.fromarray(rgb)).enhance(1.2)),
+    "cropped": lambda rgb: np.asarray(Image.fromarray(rgb).resize((64, 64), box=(2, 1, 63, 62))),
+}
+
+
+@pytest.mark.slow
+def test_planted_copies_are_found_by_dlib_and_picture(model_file: Callable[[str], Path]) -> None:
+    """Re-encoded, mirrored, brightened and cropped training faces are copies, new faces are not."""
+    model, every = Identity(model_file("identity.dat")), photos()
+    train, new = every[:36], every[36:42]
+    planted = [edit(rgb) for edit in EDITS.values() for rgb in train[:4]]
+    grey = {name: np.stack([luminance(rgb) for rgb in rgbs])
+            for name, rgbs in (("train", train), ("new", new), ("planted", planted))}  # fmt: skip
+    known = {name: prepare(grey[name], model.embed(rgbs), grey["train"].mean(0))
+             for name, rgbs in (("train", train), ("new", new), ("planted", planted))}  # fmt: skip
+    limits = calibrate(known["train"], np.arange(36), 0.005)
+    found = nearest(known["planted"], known["train"], limits)
+    assert found.copy.all()
+    assert found.copy_at.tolist() == list(range(4)) * len(EDITS)
+    assert not nearest(known["new"], known["train"], limits).copy.any()

@@ -1,0 +1,195 @@
+"""Verdicts: the right reasons, worst first; copies and people; what is remembered; sheets and errors."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from aligned_faces import write_aligned
+from PIL import Image
+from ruamel.yaml import YAML
+from test_quality import FACES, blurred, clip, jpeg
+
+from stylebot import filter as stage
+from stylebot import inspection
+from stylebot.errors import StylebotError
+from stylebot.filter import REASONS, FilterParams, Thresholds, refusals, select
+from stylebot.inspection import crop_landmarks
+from stylebot.params import load_params
+
+ROOT = Path(__file__).parents[1]
+
+
+def thresholds(**limits: object) -> Thresholds:
+    return Thresholds(**(dict.fromkeys(Thresholds.model_fields) | {"grey": True} | limits))
+
+
+LIMITS = {"min_det_score": 0.5, "max_scale": 2.0, "max_pad_fraction": 0.1, "min_sharpness_db": -12.0,
+          "min_luminance": 0.05, "max_luminance": 0.65, "max_over_exposed": 0.1, "max_under_exposed": 0.85,
+          "min_dynamic_bits": 5.0, "max_blockiness": 2.5, "max_noise": 5.0}
+
+
+def params(**changed: object) -> FilterParams:
+    base = {"identity_distance": 0.45, "duplicate_bits": 8, "duplicate_correlation": 0.9,
+            "max_per_identity": None, "target_faces": None, "sheet_faces": 50,
+            "celebrity": thresholds(**LIMITS), "id": thresholds(**LIMITS | {"grey": False})}
+    return FilterParams(**(base | changed))
+
+
+class FakeIdentity:
+    """Embeddings by mean colour: copies are alike, different pictures are not; counts its calls."""
+
+    calls = 0
+
+    def __init__(self, path: Path) -> None:
+        pass
+
+    def embed(self, rgbs: list[np.ndarray]) -> np.ndarray:
+        FakeIdentity.calls += len(rgbs)
+        seeds = [round(float(rgb.mean())) for rgb in rgbs]
+        vectors = np.stack([np.random.default_rng(seed).normal(size=128) for seed in seeds])
+        return np.float32(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No processes, no dlib, an empty scratch folder."""
+    monkeypatch.setenv("STYLEBOT_WORKERS", "1")
+    monkeypatch.setenv("STYLEBOT_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setattr(inspection.faces, "Identity", FakeIdentity)
+    inspection._recogniser.cache_clear()
+
+
+def face(number: int, source: str = "celebrity", name: str = "", **more: object) -> dict:
+    rgb, points = FACES[number]
+    return {"source": source, "name": name or f"{number:02d}.jpg", "rgb": rgb, "landmarks": points} | more
+
+
+def run(tmp_path: Path, faces: list[dict], settings: FilterParams) -> tuple[dict, pd.DataFrame]:
+    aligned = write_aligned(tmp_path, faces)
+    model = tmp_path / "identity.dat"
+    model.write_bytes(b"a model")
+    metrics = select(aligned, tmp_path / "photos", model, tmp_path / "faces.parquet", tmp_path / "good.png",
+                     tmp_path / "bad.png", settings)
+    return metrics, pd.read_parquet(tmp_path / "faces.parquet").set_index("photo")
+
+
+def test_each_fault_is_refused_for_its_own_reason(tmp_path: Path) -> None:
+    rgb = FACES[4][0]
+    faces = [face(0), face(1), face(2, grey=True), face(3, "id"), face(11, "id", grey=True),
+             face(4, name="blurred.jpg", rgb=blurred(rgb, 3)),
+             face(5, name="dark.jpg", rgb=clip(FACES[5][0] * 0.2)),
+             face(6, name="bright.jpg", rgb=clip(FACES[6][0] * 2.5)),
+             face(7, name="padded.jpg", pad_fraction=0.4),
+             face(8, name="compressed.jpg", jpeg=6), face(9, name="face_too_small.jpg", scale=4.0),
+             face(10, name="low_confidence.jpg", det_score=0.1),
+             face(4, name="noisy.jpg", rgb=clip(rgb + np.random.default_rng(0).normal(0, 25, rgb.shape)))]
+    metrics, table = run(tmp_path, faces, params())
+    assert table.loc[["00.jpg", "01.jpg", "02.jpg", "03.jpg"], "accepted"].all(), table["reasons"]
+    assert table.loc["11.jpg", "reasons"].tolist() == ["grey"]
+    for name, reasons in table.loc[[n for n in table.index if not n[0].isdigit()], "reasons"].items():
+        assert reasons[0] == name.removesuffix(".jpg"), (name, reasons)
+    assert metrics["filter_faces"] == 13 and metrics["filter_accepted"] == 4
+    with Image.open(tmp_path / "good.png") as good, Image.open(tmp_path / "bad.png") as bad:
+        assert good.width == bad.width == 1204 and bad.height > good.height - 60
+
+
+def test_all_reasons_are_kept_worst_first() -> None:
+    values = dict.fromkeys(REASONS, 0.0) | {"sharpness_db": -20.0, "luminance": 0.04, "det_score": 0.45,
+                                            "dynamic_bits": 7.0, "pad_fraction": 0.1}
+    assert refusals(values, False, thresholds(**LIMITS)) == ["blurred", "dark", "low_confidence"]
+    assert refusals(values | {"yaw_deg": -50.0}, False, thresholds(max_yaw_deg=40.0)) == ["pose"]
+    assert refusals(values | {"luminance": 0.9}, False, thresholds(**LIMITS))[0] == "bright"
+    assert refusals(values | {"colour_cast": 99.0}, True, thresholds(max_colour_cast=10.0)) == []
+
+
+def test_the_best_copy_stays_and_identity_alone_refuses_nobody(tmp_path: Path) -> None:
+    rgb = FACES[4][0]
+    faces = [face(4), face(4, name="again.jpg", rgb=jpeg(rgb, 40), scale=1.9),
+             face(4, name="mirrored.jpg", rgb=rgb[:, ::-1].copy(), scale=1.8), face(5), face(6)]
+    _, table = run(tmp_path, faces, params())
+    assert table.loc["04.jpg", "accepted"] and table.loc["04.jpg", "duplicate_of"] == ""
+    for name in ("again.jpg", "mirrored.jpg"):
+        assert table.loc[name, "reasons"].tolist() == ["duplicate"]
+        assert table.loc[name, "duplicate_of"] == table.loc["04.jpg", "face_id"]
+    assert table["identity"]["04.jpg"] == table["identity"]["mirrored.jpg"] != table["identity"]["05.jpg"]
+    shutil.rmtree(tmp_path / "align")
+    _, table = run(tmp_path, [face(n) for n in range(6)], params(identity_distance=1.9))
+    assert table["identity"].nunique() == 1 and table["accepted"].all()
+
+
+def test_caps_keep_the_best(tmp_path: Path) -> None:
+    faces = [face(n, det_score=1.0 + n / 4) for n in range(6)]
+    _, table = run(tmp_path, faces, params(identity_distance=1.9, max_per_identity=4))
+    assert sorted(r.tolist() for r in table["reasons"] if len(r)) == [["identity_cap"]] * 2
+    assert table[table["accepted"]]["score"].min() > table[~table["accepted"]]["score"].max()
+    _, table = run(tmp_path, faces, params(target_faces=3))
+    assert table["accepted"].sum() == 3
+    assert {tuple(r) for r in table[~table["accepted"]]["reasons"]} == {("surplus",)}
+
+
+def test_faces_are_measured_once_and_files_are_the_same_again(tmp_path: Path) -> None:
+    faces = [face(n) for n in range(3)]
+    FakeIdentity.calls = 0
+    run(tmp_path, faces, params())
+    first = [(tmp_path / name).read_bytes() for name in ("faces.parquet", "good.png", "bad.png")]
+    run(tmp_path, faces, params())
+    assert [(tmp_path / name).read_bytes() for name in ("faces.parquet", "good.png", "bad.png")] == first
+    assert FakeIdentity.calls == 3
+    run(tmp_path, [*faces, face(3)], params())
+    assert FakeIdentity.calls == 4
+
+
+def test_landmarks_are_mapped_into_a_turned_crop() -> None:
+    inside = np.random.default_rng(0).uniform(0, 256, (68, 2))
+    half, center = np.array([90.0, 40.0]), np.array([300.0, 200.0])
+    down = np.array([-half[1], half[0]])
+    shares = (inside + 0.5) / 128 - 1
+    row = {"landmarks": (center + shares[:, :1] * half + shares[:, 1:] * down).ravel().tolist(),
+           "center_x": 300.0, "center_y": 200.0, "quad_x": 90.0, "quad_y": 40.0}
+    assert crop_landmarks(row, 256) == pytest.approx(inside, abs=1e-9)
+
+
+def test_a_source_without_a_usable_face_is_one_clear_line(tmp_path: Path) -> None:
+    faces = [face(0), face(1, "id", rgb=blurred(FACES[1][0], 4))]
+    with pytest.raises(StylebotError, match=r"no usable face in id: all 1 are refused \(blurred 1") as error:
+        run(tmp_path, faces, params())
+    assert "filter.id" in str(error.value) and (tmp_path / "bad.png").exists()
+
+
+def test_missing_crops_and_photos_are_named(tmp_path: Path) -> None:
+    run(tmp_path, [face(0)], params())
+    shutil.rmtree(tmp_path / "scratch")
+    outs = [tmp_path / name for name in "abc"]
+    with pytest.raises(StylebotError, match=r"celebrity/01.jpg is gone"):
+        aligned = write_aligned(tmp_path, [face(1)])
+        (tmp_path / "photos" / "celebrity" / "01.jpg").unlink()
+        select(aligned, tmp_path / "photos", tmp_path / "identity.dat", *outs, params())
+    (tmp_path / "align" / "celebrity.zip").write_bytes(b"no zip")
+    with pytest.raises(StylebotError, match="cannot be read"):
+        select(aligned, tmp_path / "photos", tmp_path / "identity.dat", *outs, params())
+
+
+def test_the_workspace_s_own_section_is_valid() -> None:
+    settings = load_params("filter", FilterParams, path=ROOT / "params.yaml")
+    assert settings.thresholds("id") is settings.id and settings.thresholds("holiday") is settings.celebrity
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"identity_distance": 3.0}, "filter.identity_distance = 3.0"),
+    ({"sharpnes": 1}, "filter.sharpnes is not a"),
+    ({"celebrity": {"min_sharpness_db": "x"}}, "filter.celebrity.min_sharpness_db")])
+def test_wrong_params_are_named(tmp_path: Path, change: dict, message: str) -> None:
+    path = tmp_path / "params.yaml"
+    data = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    for key, value in change.items():
+        data["filter"][key] = data["filter"].get(key, {}) | value if isinstance(value, dict) else value
+    YAML().dump(data, path)
+    with pytest.raises(StylebotError, match=message):
+        load_params("filter", FilterParams, path=path)
+
+
+def test_every_limit_belongs_to_a_component() -> None:
+    named = {name.split("_", 1)[1] for name in Thresholds.model_fields if name != "grey"}
+    assert named == set(REASONS) and set(stage.RANKED) <= set(stage.quality.SCALES)

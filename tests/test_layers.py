@@ -1,0 +1,150 @@
+"""The shape of the code: imports point downwards, functions and files are small, nothing unsafe is read."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from stylebot.params import STAGES
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ROOT / "src" / "stylebot"
+LAYERS = (
+    "errors cli params files",
+    "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets charts "
+    "meanings scenes scenery staging",
+    "generator discriminator losses augment encoder",
+    "photos sources entries faces crops inspection workers dataset weights arrays pickles torchfile official "
+    "rosinality checkpoints dist randomness trainer restarts inception perceptual render download facemaker",
+    " ".join(STAGES) + " base sample generate export",
+)
+LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
+RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",
+             "pd.read_pickle", "pandas.read_pickle"}
+TORCH_FREE = {"errors", "cli", "params", "files", "geometry", "sheets", "photos", "dataset"}
+MODULES = sorted(p.stem for p in LIBRARY.glob("*.py") if p.stem != "__init__")
+SOURCES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("bench/**/*.py")])
+
+
+def short(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path: Path, everywhere: bool = True) -> Iterator[str]:
+    """Dotted names that a file imports: everywhere, or only when it is itself imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{short(path)}: relative import"
+            whole = node.module == "stylebot"
+            yield from (f"stylebot.{alias.name}" for alias in node.names) if whole else (node.module,)
+
+
+def siblings(module: str) -> set[str]:
+    """Modules of the library that `module` imports."""
+    return {name.split(".")[1] for name in imports(LIBRARY / f"{module}.py") if name.startswith("stylebot.")}
+
+
+def test_every_module_has_a_layer() -> None:
+    assert not (new := set(MODULES) - LAYER.keys()), f"put {sorted(new)} into LAYERS of {Path(__file__).name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_downwards(module: str) -> None:
+    top = len(LAYERS) - 1
+    for other in siblings(module):
+        below = LAYER[other] < LAYER[module] or LAYER[other] == LAYER[module] < top
+        assert below, f"{module} (layer {LAYER[module]}) imports {other} (layer {LAYER[other]})"
+
+
+def test_imports_form_no_cycle() -> None:
+    tuple(TopologicalSorter({module: siblings(module) for module in MODULES}).static_order())
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert list(imports(LIBRARY / "__init__.py")) == []
+
+
+@pytest.mark.parametrize("module", sorted(TORCH_FREE & set(MODULES)))
+def test_light_modules_do_not_load_torch(module: str) -> None:
+    seen, todo = set(), {module}
+    while todo:
+        path = LIBRARY / f"{todo.pop()}.py"
+        seen.add(path.stem)
+        loaded = {tuple(name.split(".")) for name in imports(path, everywhere=False)}
+        assert not {"torch", "torchvision"} & {name[0] for name in loaded}, f"{module} by way of {path.stem}"
+        todo |= {name[1] for name in loaded if name[0] == "stylebot"} - seen
+
+
+def test_scripts_are_thin_and_import_only_the_library() -> None:
+    scripts = sorted((ROOT / "src").glob("*.py"))
+    for path in scripts:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 60, short(path)
+        local = {n.split(".")[0] for n in imports(path)} & {p.stem for p in scripts}
+        assert not local, f"{short(path)} imports the script {local}"
+
+
+def test_only_dist_names_the_gpu() -> None:
+    word = re.compile(r"\bcu" + "da")
+    found = [short(p) for p in ROOT.glob("src/**/*.py") if word.search(p.read_text(encoding="utf-8"))]
+    assert found in ([], ["src/stylebot/dist.py"])
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("src/**/*.py")), ids=short)
+def test_nothing_that_runs_code_is_read(path: Path) -> None:
+    """Weights come from strangers: no pickle, no torch.load without weights_only, no eval, no shell."""
+    assert not {"cloudpickle", "dill", "marshal", "shelve"} & set(imports(path)), short(path)
+    for name, call in calls(path):
+        given = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
+        where = f"{short(path)}:{call.lineno}"
+        assert name not in RUNS_CODE and given.get("allow_pickle") is not True, where
+        assert given.get("shell") is not True, where
+        if name == "torch.load":
+            assert given.get("weights_only") is True, where
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=short)
+def test_files_and_functions_are_small(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 300, short(path)
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{short(path)}: {node.name}"
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("src/**/*.py")), ids=short)
+def test_public_names_say_what_they_are(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), short(path)
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{short(path)}: {node.name}"
+
+
+def tracked() -> list[Path]:
+    """Text files that git tracks or would track, without the embedded remote."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True,
+                            capture_output=True, text=True).stdout.split("\0")
+    found = [ROOT / name for name in listed if name and not name.startswith(".dvc/sample/")]
+    return [p for p in found if p.is_file() and b"\0" not in p.read_bytes()[:8192]]
+
+
+def test_no_path_of_a_machine() -> None:
+    mine = {str(ROOT), f"{Path.home()}/", sys.prefix} - {"/usr", "/usr/local"}
+    machine = re.compile("|".join([*map(re.escape, mine), r"/(?:home|Users)/\w+/"]))
+    found = [f"{short(p)}: {hit[0]}" for p in tracked()
+             if (hit := machine.search(p.read_text(encoding="utf-8", errors="replace")))]
+    assert not found
