@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "src" / "stylebot"
 LAYERS = (
     "errors cli params files",
-    "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets charts "
-    "meanings scenes scenery staging",
+    "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets "
+    "charts meanings scenes scenery staging",
     "generator discriminator losses augment encoder",
     "photos sources entries faces crops inspection workers dataset weights arrays pickles torchfile official "
     "rosinality checkpoints dist randomness trainer restarts inception perceptual render download facemaker",

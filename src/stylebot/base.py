@@ -1,7 +1,7 @@
-"""Tool `base`: small start weights for the sample, distilled from a public face generator, then trained as a GAN.
+"""Tool `base`: small start weights for the sample, distilled from a public face generator, then GAN-trained.
 
 First G's synthesis learns the pictures that the public generator makes of the same w (its mapping network is
-taken over whole); then the project's own trainer goes on against a discriminator, with the same pictures as reals.
+taken over whole); then the project's own trainer goes on with a discriminator, the same pictures as reals.
 """
 
 import hashlib
@@ -26,10 +26,11 @@ from stylebot.trainer import Recipe
 
 RECIPE = Recipe(
     batch=8, batch_gpu=8, lr_g=0.002, lr_d=0.002, r1_gamma=0.3, pl_weight=0.0, style_mixing_prob=0.0,
-    G_reg_interval=4, D_reg_interval=16, ema_kimg=2.0, ema_rampup=0.1, freeze_d=0, augment="face", ada_target=0.6,
-    ada_kimg=50.0, p_initial=0.0, p_max=0.5, mirror=True, seed=0,
+    G_reg_interval=4, D_reg_interval=16, ema_kimg=2.0, ema_rampup=0.1, freeze_d=0, augment="face",
+    ada_target=0.6, ada_kimg=50.0, p_initial=0.0, p_max=0.5, mirror=True, seed=0,
 )  # fmt: skip
-CONFIG = {"z_dim": 512, "w_dim": 512, "img_resolution": 64, "mapping_layers": 8, "channel_base": 2048, "channel_max": 128}
+CONFIG = {"z_dim": 512, "w_dim": 512, "img_resolution": 64, "mapping_layers": 8, "channel_base": 2048,
+          "channel_max": 128}  # fmt: skip
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Pairs:
 
 
 def take_mapping(G: Generator, ir: Path) -> None:
-    """Put the fully connected layers of the OpenVINO mapping network `ir` (.xml beside its .bin) into G.mapping."""
+    """Put the fully connected layers of the OpenVINO mapping network `ir` (.xml, .bin) into G.mapping."""
     import openvino
 
     matrices, biases = [], []
@@ -88,11 +89,13 @@ def read_pairs(folder: Path, G: Generator) -> Pairs:
     except (OSError, zipfile.BadZipFile) as error:
         raise StylebotError(f"{archive}: {error}") from None
     edge = (G.img_resolution, G.img_resolution)
-    imgs = torch.from_numpy(np.stack([np.asarray(p.resize(edge, Image.Resampling.LANCZOS)) for p in pictures]))
+    pictures = [np.asarray(p.resize(edge, Image.Resampling.LANCZOS)) for p in pictures]
+    imgs = torch.from_numpy(np.stack(pictures))
     with torch.no_grad():
         rows = torch.from_numpy(z[[int(Path(n).stem) for n in names]])
         ws = torch.cat([G.mapping(part)[:, 0] for part in rows.split(500)])
-    return Pairs(ws, imgs.permute(0, 3, 1, 2).contiguous(), hashlib.sha256(imgs.numpy().tobytes()).hexdigest())
+    fingerprint = hashlib.sha256(imgs.numpy().tobytes()).hexdigest()
+    return Pairs(ws, imgs.permute(0, 3, 1, 2).contiguous(), fingerprint)
 
 
 def picture_loss(img: Tensor, target: Tensor) -> Tensor:
@@ -101,8 +104,10 @@ def picture_loss(img: Tensor, target: Tensor) -> Tensor:
     return (img - target).abs().mean() + (img - target).square().mean() + coarse.abs().mean()
 
 
-def distil(G: Generator, pairs: Pairs, kimg: float, batch: int = 16, lr: float = 3e-3) -> Iterator[tuple[int, Generator, float]]:
-    """Teach G.synthesis the pictures of `pairs`; yields (pictures seen, average of G so far, loss) per batch."""
+def distil(
+    G: Generator, pairs: Pairs, kimg: float, batch: int = 16, lr: float = 3e-3
+) -> Iterator[tuple[int, Generator, float]]:
+    """Teach G.synthesis the pictures of `pairs`; yields (pictures seen, average of G, loss) per batch."""
     G_ema, total = deepcopy(G), int(kimg * 1000)
     opt = torch.optim.Adam(G.synthesis.parameters(), lr=lr, betas=(0.0, 0.99), eps=1e-8, fused=True)
     for nimg in range(0, total, batch):

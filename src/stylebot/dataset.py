@@ -13,6 +13,8 @@ from PIL import Image
 from stylebot.errors import StylebotError
 from stylebot.files import write_zip
 
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
 
 def png_bytes(rgb: np.ndarray, level: int = 0) -> bytes:
     """A PNG without metadata of `rgb` [H, W, 3] or [H, W] uint8; level 0 stores, 9 is smallest."""
@@ -22,7 +24,7 @@ def png_bytes(rgb: np.ndarray, level: int = 0) -> bytes:
 
 
 def write_dataset(path: Path, rgbs: Iterable[np.ndarray]) -> list[str]:
-    """Write pictures [R, R, 3] uint8 (R a power of two) as a dataset zip without labels; returns member names."""
+    """Write pictures [R, R, 3] uint8 (R a power of two) as a dataset zip without labels; returns names."""
     names: list[str] = []
 
     def members() -> Iterable[tuple[str, bytes]]:
@@ -49,12 +51,13 @@ class Dataset:
             members = self._zip.namelist()
         except (OSError, zipfile.BadZipFile) as error:
             raise StylebotError(f"{path} is not a readable dataset zip: {error}") from None
-        self.names = sorted(n for n in members if Path(n).suffix.lower() in {".png", ".jpg", ".jpeg", ".webp", ".bmp"})
+        self.names = sorted(n for n in members if Path(n).suffix.lower() in PICTURES)
         if not self.names:
             raise StylebotError(f"{path} holds no pictures")
         self.channels, self.resolution, width = self.read(0).shape
         if self.resolution != width or self.resolution & (self.resolution - 1):
-            raise StylebotError(f"{path}: pictures must be square and a power of two, not {width}x{self.resolution}")
+            found = f"{width}x{self.resolution}"
+            raise StylebotError(f"{path}: pictures must be square and a power of two, not {found}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,5 +83,6 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """Hex sha256 over names and stored checksums: equal for equal pictures, wherever the zip lies."""
-        stored = [(name, self._zip.getinfo(name).CRC, self._zip.getinfo(name).file_size) for name in self.names]
+        members = [self._zip.getinfo(name) for name in self.names]
+        stored = [(m.filename, m.CRC, m.file_size) for m in members]
         return hashlib.sha256(json.dumps(stored).encode()).hexdigest()

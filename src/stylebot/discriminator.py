@@ -13,7 +13,8 @@ from stylebot.generator import MAIN_MEMORY_FORMAT, FullyConnected, Mapping, Plai
 def minibatch_stddev(x: Tensor, group: int, channels: int) -> Tensor:
     """x [N, C, H, W] with `channels` maps appended that hold the mean standard deviation within groups.
 
-    Sample n belongs to the group of all samples equal to n modulo N / group. Source: arXiv 1710.10196, section 3.
+    Sample n belongs to the group of all samples equal to n modulo N / group.
+    Source: arXiv 1710.10196, section 3.
     Raises StylebotError when N is not a multiple of the group.
     """
     n, c, h, w = x.shape
@@ -45,7 +46,8 @@ class DiscriminatorBlock(nn.Module):
 
     def forward(self, x: Tensor | None, img: Tensor | None) -> tuple[Tensor, Tensor | None]:
         have = img if x is None else x
-        dtype = torch.float16 if self.fp16 and have.is_cuda else (torch.float32 if have.dtype == torch.float16 else have.dtype)
+        dtype = torch.float32 if have.dtype == torch.float16 else have.dtype
+        dtype = torch.float16 if self.fp16 and have.is_cuda else dtype
         if hasattr(self, "fromrgb"):
             y = self.fromrgb(img.to(dtype))
             x = y if x is None else x.to(dtype) + y
@@ -58,10 +60,12 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Epilogue(nn.Module):
-    """The last layers at 4x4: minibatch stddev, conv, two fully connected; never frozen, always float32 or more."""
+    """The last layers at 4x4: minibatch stddev, conv, two fully connected; never frozen, never in float16."""
 
-    def __init__(self, inputs: int, cmap_dim: int, img_channels: int, architecture: str, mbstd_group_size: int,
-                 mbstd_num_channels: int, conv_clamp: float | None):  # fmt: skip
+    def __init__(
+        self, inputs: int, cmap_dim: int, img_channels: int, architecture: str, mbstd_group_size: int,
+        mbstd_num_channels: int, conv_clamp: float | None,
+    ):  # fmt: skip
         super().__init__()
         self.cmap_dim, self.architecture = cmap_dim, architecture
         self.mbstd_group_size, self.mbstd_num_channels = mbstd_group_size, mbstd_num_channels
@@ -82,15 +86,16 @@ class Epilogue(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """StyleGAN2: img [N, img_channels, R, R] in [-1, 1] and labels c [N, c_dim] to logits [N, 1], positive for real.
+    """StyleGAN2: img [N, img_channels, R, R] in [-1, 1] and labels c [N, c_dim] to logits [N, 1], real > 0.
 
     `config` holds the constructor's arguments as plain values.
     """
 
     def __init__(
         self, c_dim: int = 0, img_resolution: int = 256, img_channels: int = 3, architecture: str = "resnet",
-        channel_base: int = 32768, channel_max: int = 512, conv_clamp: float | None = None, num_fp16_res: int = 0,
-        cmap_dim: int | None = None, mapping_layers: int = 8, mbstd_group_size: int = 4, mbstd_num_channels: int = 1,
+        channel_base: int = 32768, channel_max: int = 512, conv_clamp: float | None = None,
+        num_fp16_res: int = 0, cmap_dim: int | None = None, mapping_layers: int = 8,
+        mbstd_group_size: int = 4, mbstd_num_channels: int = 1,
         lr_multiplier: float = 0.01, embed_features: int | None = None, layer_features: int | None = None,
         filter_taps: tuple[float, ...] = ops.BLUR,
     ):  # fmt: skip
@@ -103,12 +108,16 @@ class Discriminator(nn.Module):
         cmap = (width[4] if cmap_dim is None else cmap_dim) if c_dim else 0
         half_from = max(2 ** (int(math.log2(img_resolution)) + 1 - num_fp16_res), 8)
         for r in self.resolutions:
-            block = DiscriminatorBlock(width[r] if r < img_resolution else 0, width[r], width[r // 2], img_channels,
-                                       architecture, conv_clamp, r >= half_from, tuple(filter_taps))  # fmt: skip
+            block = DiscriminatorBlock(
+                width[r] if r < img_resolution else 0, width[r], width[r // 2], img_channels, architecture,
+                conv_clamp, r >= half_from, tuple(filter_taps),
+            )  # fmt: skip
             setattr(self, f"b{r}", block)
         if c_dim:
-            self.mapping = Mapping(0, c_dim, cmap, None, mapping_layers, lr_multiplier, None, embed_features, layer_features)
-        self.b4 = Epilogue(width[4], cmap, img_channels, architecture, mbstd_group_size, mbstd_num_channels, conv_clamp)
+            self.mapping = Mapping(0, c_dim, cmap, None, mapping_layers, lr_multiplier, None, embed_features,
+                                   layer_features)  # fmt: skip
+        self.b4 = Epilogue(width[4], cmap, img_channels, architecture, mbstd_group_size, mbstd_num_channels,
+                           conv_clamp)  # fmt: skip
 
     def forward(self, img: Tensor, c: Tensor | None = None) -> Tensor:
         x, img = None, img.contiguous(memory_format=MAIN_MEMORY_FORMAT)
@@ -119,7 +128,7 @@ class Discriminator(nn.Module):
 
 
 def freeze_order(D: Discriminator) -> list[str]:
-    """Names of the layers that Freeze-D may freeze, first frozen first: highest resolution down, input side first.
+    """Names of the layers that Freeze-D may freeze, first frozen first: from the picture towards the logit.
 
     Source: Mo et al. 2020, arXiv 2002.10964; layer counting as in stylegan2-ada-pytorch's `--freezed`.
     """

@@ -1,4 +1,4 @@
-"""Where this process stands among its peers and which device is its own: the only file that knows about GPUs."""
+"""This process among its peers, and the device that is its own: the only file that knows about GPUs."""
 
 import os
 import sys
@@ -79,7 +79,7 @@ def under_torchrun() -> bool:
 
 
 def launch(script: str) -> bool:
-    """Start `script` under torchrun when several processes are wanted; False if this process is to do the work."""
+    """Start `script` under torchrun if several processes are wanted; False if this one is to do the work."""
     many = processes_wanted() > 1 or int(os.environ.get("PET_NNODES", "1").split(":")[-1]) > 1
     if under_torchrun() or not many:
         return False

@@ -14,9 +14,12 @@ Randn = Callable[[tuple[int, ...]], Tensor]  # shape to standard normal numbers
 
 
 class FullyConnected(nn.Module):
-    """x [N, I] to [N, O] with equalised learning rate: stored weights ~ N(0, 1/lr_multiplier²), scaled at use."""
+    """x [N, I] to [N, O] with equalised learning rate: weights ~ N(0, 1/lr_multiplier²), scaled at use."""
 
-    def __init__(self, inputs: int, outputs: int, act: str = "linear", lr_multiplier: float = 1.0, bias_init: float = 0.0):
+    def __init__(
+        self, inputs: int, outputs: int, act: str = "linear", lr_multiplier: float = 1.0,
+        bias_init: float = 0.0,
+    ):  # fmt: skip
         super().__init__()
         self.act = act
         self.weight = nn.Parameter(torch.randn(outputs, inputs) / lr_multiplier)
@@ -67,7 +70,7 @@ class Mapping(nn.Module):
         x = torch.cat(parts, dim=1)
         for i in range(self.num_layers):
             x = getattr(self, f"fc{i}")(x)
-        if self.training and self.w_avg_beta is not None and self.num_ws is not None and not skip_w_avg_update:
+        if self.training and not skip_w_avg_update and hasattr(self, "w_avg"):
             self.w_avg.copy_(x.detach().mean(dim=0).lerp(self.w_avg, self.w_avg_beta))
         if self.num_ws is None:
             return x
@@ -81,8 +84,10 @@ class Mapping(nn.Module):
 class SynthesisLayer(nn.Module):
     """One modulated 3x3 convolution with noise, bias and leaky ReLU: [N, I, r/up, r/up] to [N, O, r, r]."""
 
-    def __init__(self, inputs: int, outputs: int, w_dim: int, resolution: int, up: int = 1,
-                 use_noise: bool = True, conv_clamp: float | None = None, filter_taps: tuple = ops.BLUR):  # fmt: skip
+    def __init__(
+        self, inputs: int, outputs: int, w_dim: int, resolution: int, up: int = 1, use_noise: bool = True,
+        conv_clamp: float | None = None, filter_taps: tuple = ops.BLUR,
+    ):  # fmt: skip
         super().__init__()
         self.resolution, self.up, self.use_noise, self.conv_clamp = resolution, up, use_noise, conv_clamp
         self.register_buffer("resample_filter", ops.blur_filter(filter_taps), persistent=False)
@@ -120,19 +125,23 @@ class ToRGB(nn.Module):
         self.weight_gain = 1 / math.sqrt(inputs)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        x = ops.modulated_conv2d(x, self.weight, self.affine(w) * self.weight_gain, demodulate=False, bias=self.bias)
+        s = self.affine(w) * self.weight_gain
+        x = ops.modulated_conv2d(x, self.weight, s, demodulate=False, bias=self.bias)
         return ops.activate(x, "linear", self.conv_clamp)
 
 
 class PlainConv(nn.Module):
     """Unmodulated 1x1 or 3x3 convolution with equalised learning rate, optionally resampling by 2."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, bias: bool = True, act: str = "linear", up: int = 1,
-                 down: int = 1, conv_clamp: float | None = None, filter_taps: tuple = ops.BLUR):  # fmt: skip
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, bias: bool = True, act: str = "linear", up: int = 1,
+        down: int = 1, conv_clamp: float | None = None, filter_taps: tuple = ops.BLUR,
+    ):  # fmt: skip
         super().__init__()
         self.act, self.up, self.down, self.conv_clamp = act, up, down, conv_clamp
         self.register_buffer("resample_filter", ops.blur_filter(filter_taps), persistent=False)
-        self.weight = nn.Parameter(torch.randn(outputs, inputs, kernel, kernel).to(memory_format=MAIN_MEMORY_FORMAT))
+        weight = torch.randn(outputs, inputs, kernel, kernel)
+        self.weight = nn.Parameter(weight.to(memory_format=MAIN_MEMORY_FORMAT))
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.weight_gain = 1 / math.sqrt(inputs * kernel**2)
 
@@ -152,8 +161,10 @@ class PlainConv(nn.Module):
 class SynthesisBlock(nn.Module):
     """The layers of one resolution: constant or conv0, conv1, and torgb where the architecture has one."""
 
-    def __init__(self, inputs: int, outputs: int, w_dim: int, resolution: int, img_channels: int, is_last: bool,
-                 architecture: str, conv_clamp: float | None, fp16: bool, use_noise: bool, filter_taps: tuple):  # fmt: skip
+    def __init__(
+        self, inputs: int, outputs: int, w_dim: int, resolution: int, img_channels: int, is_last: bool,
+        architecture: str, conv_clamp: float | None, fp16: bool, use_noise: bool, filter_taps: tuple,
+    ):  # fmt: skip
         super().__init__()
         self.architecture, self.fp16, self.inputs = architecture, fp16, inputs
         self.register_buffer("resample_filter", ops.blur_filter(filter_taps), persistent=False)
@@ -170,7 +181,9 @@ class SynthesisBlock(nn.Module):
         if inputs and architecture == "resnet":
             self.skip = PlainConv(inputs, outputs, 1, bias=False, up=2, filter_taps=filter_taps)
 
-    def forward(self, x: Tensor | None, img: Tensor | None, ws: list[Tensor], **noise) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor | None, img: Tensor | None, ws: list[Tensor], **noise
+    ) -> tuple[Tensor, Tensor | None]:
         """x [N, inputs, r/2, r/2], img [N, C, r/2, r/2], ws: num_conv + num_torgb of [N, w_dim]."""
         dtype = torch.float16 if self.fp16 and ws[0].is_cuda else ws[0].dtype
         if self.inputs == 0:
@@ -193,8 +206,10 @@ class SynthesisBlock(nn.Module):
 class Synthesis(nn.Module):
     """ws [N, num_ws, w_dim] to img [N, img_channels, R, R], about [-1, 1]."""
 
-    def __init__(self, w_dim: int, img_resolution: int, img_channels: int, channel_base: int, channel_max: int,
-                 num_fp16_res: int, architecture: str, conv_clamp: float | None, use_noise: bool, filter_taps: tuple):  # fmt: skip
+    def __init__(
+        self, w_dim: int, img_resolution: int, img_channels: int, channel_base: int, channel_max: int,
+        num_fp16_res: int, architecture: str, conv_clamp: float | None, use_noise: bool, filter_taps: tuple,
+    ):  # fmt: skip
         super().__init__()
         self.resolutions = [2**i for i in range(2, int(math.log2(img_resolution)) + 1)]
         width = {r: min(channel_base // r, channel_max) for r in self.resolutions}
@@ -202,8 +217,10 @@ class Synthesis(nn.Module):
         self.num_ws = 0
         for r in self.resolutions:
             last = r == img_resolution
-            block = SynthesisBlock(width[r // 2] if r > 4 else 0, width[r], w_dim, r, img_channels, last, architecture,
-                                   conv_clamp, r >= half_from, use_noise, filter_taps)  # fmt: skip
+            block = SynthesisBlock(
+                width[r // 2] if r > 4 else 0, width[r], w_dim, r, img_channels, last, architecture,
+                conv_clamp, r >= half_from, use_noise, filter_taps,
+            )  # fmt: skip
             self.num_ws += block.num_conv + (block.num_torgb if last else 0)
             setattr(self, f"b{r}", block)
 
@@ -226,10 +243,11 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, z_dim: int = 512, c_dim: int = 0, w_dim: int = 512, img_resolution: int = 256, img_channels: int = 3,
-        mapping_layers: int = 8, channel_base: int = 32768, channel_max: int = 512, architecture: str = "skip",
-        conv_clamp: float | None = None, num_fp16_res: int = 0, use_noise: bool = True, lr_multiplier: float = 0.01,
-        w_avg_beta: float = 0.995, embed_features: int | None = None, layer_features: int | None = None,
+        self, z_dim: int = 512, c_dim: int = 0, w_dim: int = 512, img_resolution: int = 256,
+        img_channels: int = 3, mapping_layers: int = 8, channel_base: int = 32768, channel_max: int = 512,
+        architecture: str = "skip", conv_clamp: float | None = None, num_fp16_res: int = 0,
+        use_noise: bool = True, lr_multiplier: float = 0.01, w_avg_beta: float = 0.995,
+        embed_features: int | None = None, layer_features: int | None = None,
         filter_taps: tuple[float, ...] = ops.BLUR,
     ):  # fmt: skip
         super().__init__()
@@ -237,8 +255,10 @@ class Generator(nn.Module):
         _check_shape(img_resolution, architecture)
         self.z_dim, self.c_dim, self.w_dim = z_dim, c_dim, w_dim
         self.img_resolution, self.img_channels = img_resolution, img_channels
-        self.synthesis = Synthesis(w_dim, img_resolution, img_channels, channel_base, channel_max, num_fp16_res,
-                                   architecture, conv_clamp, use_noise, tuple(filter_taps))  # fmt: skip
+        self.synthesis = Synthesis(
+            w_dim, img_resolution, img_channels, channel_base, channel_max, num_fp16_res, architecture,
+            conv_clamp, use_noise, tuple(filter_taps),
+        )  # fmt: skip
         self.num_ws = self.synthesis.num_ws
         self.mapping = Mapping(z_dim, c_dim, w_dim, self.num_ws, mapping_layers, lr_multiplier, w_avg_beta,
                                embed_features, layer_features)  # fmt: skip

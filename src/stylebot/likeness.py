@@ -1,9 +1,9 @@
 """How alike faces are: by identity and by picture, with thresholds from the people at hand.
 
 Two independent looks: the distance of identities (dlib's 128 numbers) and the correlation of small luminance
-pictures after taking off what all faces share, also mirrored and moved a little. Each has a threshold at which pairs of different
-people match with a chosen rate. A copy matches one and the same training face by both: chance does that with
-about N * rate^2 against N training faces.
+pictures without what all faces share, also mirrored and moved a little. Each has a threshold at which pairs
+of different people match with a chosen rate. A copy matches one and the same training face by both: chance
+does that with about N * rate^2 against N training faces.
 """
 
 from dataclasses import dataclass
@@ -78,13 +78,19 @@ def _standard(grey: np.ndarray) -> np.ndarray:
 def prepare(grey: np.ndarray, identity: np.ndarray, mean: np.ndarray) -> Faces:
     """Faces from luminance [N, 32, 32] and identities [N, 128]; mean [32, 32]: of the training set.
 
-    Brightness and contrast are taken off, then what all faces share: two faces correlate by what is their own.
+    Of each view brightness and contrast are taken off, then what all faces share in that place: two faces
+    correlate by what is their own.
     """
-    common = _standard(((mean + mean[:, ::-1]) / 2)[None])
-    own = (_standard(grey) - common).reshape(grey.shape)
-    middle, moves = _SIDE_PX - 2 * _MARGIN, range(_MARGIN - 1, _MARGIN + 2)
-    views = [_standard(way[:, y : y + middle, x : x + middle])
-             for way in (own, own[:, :, ::-1]) for y in moves for x in moves]  # fmt: skip
+    middle = slice(_MARGIN, _SIDE_PX - _MARGIN)
+    common = _standard(((mean + mean[:, ::-1]) / 2)[None, middle, middle])
+    moves = range(-1, 2)
+    views = []
+    for way in (grey, grey[:, :, ::-1]):
+        for down in moves:
+            for right in moves:
+                rows, columns = (slice(middle.start + by, middle.stop + by) for by in (down, right))
+                own = _standard(way[:, rows, columns]) - common
+                views.append(_standard(own[:, None]))
     return Faces(identity, views[len(moves) ** 2 // 2], np.stack(views))
 
 

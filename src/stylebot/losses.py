@@ -13,7 +13,9 @@ from stylebot.generator import Generator, Randn
 Augment = Callable[[Tensor], Tensor]
 
 
-def mixed_ws(G: Generator, z: Tensor, c: Tensor | None, z_mix: Tensor | None = None, cutoff: int | None = None) -> Tensor:
+def mixed_ws(
+    G: Generator, z: Tensor, c: Tensor | None, z_mix: Tensor | None = None, cutoff: int | None = None
+) -> Tensor:
     """ws [N, num_ws, w_dim] of z, with the styles from layer `cutoff` on taken from z_mix (style mixing).
 
     Source: Karras et al. 2018, arXiv 1812.04948, section 3.1.
@@ -35,8 +37,10 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor
     return F.softplus(-real_logits)[:, 0], F.softplus(fake_logits)[:, 0]
 
 
-def r1_penalty(D: Discriminator, augment: Augment, real: Tensor, c: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """(‖∇ D(augment(real))‖² [N], logits [N, 1]): gradient with respect to the picture before augmentation.
+def r1_penalty(
+    D: Discriminator, augment: Augment, real: Tensor, c: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """(‖∇ D(augment(real))‖² [N], logits [N, 1]): gradient by the picture before augmentation.
 
     Source: Mescheder et al. 2018, arXiv 1801.04406, equation 9 (times 2/gamma).
     """
@@ -46,7 +50,9 @@ def r1_penalty(D: Discriminator, augment: Augment, real: Tensor, c: Tensor | Non
     return gradient.square().sum(dim=[1, 2, 3]), logits
 
 
-def path_lengths(G: Generator, ws: Tensor, randn: Randn, noise_mode: str = "random", noise_randn: Randn | None = None) -> Tensor:
+def path_lengths(
+    G: Generator, ws: Tensor, randn: Randn, noise_mode: str = "random", noise_randn: Randn | None = None
+) -> Tensor:
     """Length [N] of Jᵀy for a random picture y ~ N(0, I)/√(HW): how far img moves per step in each w.
 
     The square is averaged over the num_ws styles. Source: arXiv 1912.04958, section 3.2.
@@ -62,7 +68,7 @@ def path_length_penalty(
 ) -> tuple[Tensor, Tensor]:
     """(penalty [N], new running mean []): squared distance of lengths [N] from the mean that includes them.
 
-    average [], without gradient: the mean of the lengths over all processes, when `lengths` is a share of them.
+    average [], without gradient: mean of the lengths over all processes, when `lengths` is a share of them.
     Mean over samples and processes, the gradient of `penalty` is that of the whole, the mean's own included.
     Source: arXiv 1912.04958, equation 4 with the exponential moving average of its section 3.2.
     """

@@ -1,4 +1,4 @@
-"""The four operations of StyleGAN2, as plain differentiable PyTorch: no in-place writes, no compiled extension."""
+"""The four operations of StyleGAN2 in plain differentiable PyTorch: no in-place write, no compiled code."""
 
 import math
 
@@ -18,12 +18,13 @@ def blur_filter(taps: tuple[float, ...] = BLUR) -> Tensor:
 
 
 def upfirdn2d(
-    x: Tensor, f: Tensor, up: int = 1, down: int = 1, padding: tuple[int, int, int, int] = (0, 0, 0, 0), gain: float = 1.0
-) -> Tensor:
+    x: Tensor, f: Tensor, up: int = 1, down: int = 1, padding: tuple[int, int, int, int] = (0, 0, 0, 0),
+    gain: float = 1.0,
+) -> Tensor:  # fmt: skip
     """Zero-stuff by `up`, pad or crop, convolve with f, keep every `down`-th pixel.
 
     x [N, C, H, W]; f [kh, kw] or [k] (applied to rows and columns); padding (left, right, top, bottom) in px
-    of the stuffed picture, negative crops. Returns [N, C, (H·up + top + bottom - kh) // down + 1, …], times gain.
+    of the stuffed picture, negative crops. Returns [N, C, (H·up + top + bottom - kh) // down + 1, …].
     Source: Karras et al. 2019, arXiv 1912.04958, section 2.4 (resampling filters).
     """
     n, c, h, w = x.shape
@@ -53,7 +54,7 @@ def downsample2d(x: Tensor, f: Tensor) -> Tensor:
 
 
 def blur(x: Tensor, f: Tensor, padding: int, down: int = 1, gain: float = 1.0) -> Tensor:
-    """x [N, C, H, W] filtered with the symmetric f [k, k], zero-padded by `padding` px, every `down`-th pixel."""
+    """x [N, C, H, W] padded by `padding` zeros, filtered with symmetric f [k, k], every `down`-th pixel."""
     kernel = (f.to(x.dtype) * gain).expand(x.shape[1], 1, *f.shape)
     return F.conv2d(x, kernel, padding=padding, stride=down, groups=x.shape[1])
 
@@ -61,7 +62,7 @@ def blur(x: Tensor, f: Tensor, padding: int, down: int = 1, gain: float = 1.0) -
 def conv_up2(x: Tensor, w: Tensor, f: Tensor) -> Tensor:
     """Convolution w [O, I, k, k] (k 1 or 3) of x [N, I, H, W] upsampled 2x: [N, O, 2H, 2W].
 
-    The stuffed zeros are skipped by a transposed convolution; the low-pass filter follows. Source: as upfirdn2d.
+    A transposed convolution skips the stuffed zeros; the low-pass filter follows. Source: as upfirdn2d.
     """
     if w.shape[2] == 1:
         return upsample2d(F.conv2d(x, w), f)
@@ -69,13 +70,15 @@ def conv_up2(x: Tensor, w: Tensor, f: Tensor) -> Tensor:
 
 
 def conv_down2(x: Tensor, w: Tensor, f: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [N, I, H, W] low-passed, then convolved with w [O, I, k, k] (k 1 or 3) at stride 2: [N, O, H/2, W/2]."""
+    """x [N, I, H, W] low-passed, convolved with w [O, I, k, k] (k 1 or 3) at stride 2: [N, O, H/2, W/2]."""
     if w.shape[2] == 1:
         return F.conv2d(downsample2d(x, f), w, bias)
     return F.conv2d(blur(x, f, padding=2), w, bias, stride=2)
 
 
-def bias_act(x: Tensor, b: Tensor | None, act: str = "linear", gain: float = 1.0, clamp: float | None = None) -> Tensor:
+def bias_act(
+    x: Tensor, b: Tensor | None, act: str = "linear", gain: float = 1.0, clamp: float | None = None
+) -> Tensor:
     """act(x + b) times the activation's own gain and `gain`, clamped to ±clamp.
 
     x [N, C] or [N, C, H, W]; b [C]; act "linear" or "lrelu" (slope 0.2, own gain √2).
@@ -98,7 +101,7 @@ def modulated_conv2d(
     x: Tensor, w: Tensor, s: Tensor, f: Tensor | None = None, up: int = 1, demodulate: bool = True,
     noise: Tensor | None = None, bias: Tensor | None = None, gain: float = 1.0,
 ) -> Tensor:  # fmt: skip
-    """Convolution whose input channels are scaled per sample, outputs normalised to unit variance, plus noise.
+    """Convolution with input channels scaled per sample, outputs normalised to unit variance, plus noise.
 
     x [N, I, H, W]; w [O, I, k, k]; s [N, I] scales; up 1 or 2 (needs f); noise broadcastable to the output;
     bias [O]; the whole sum is times `gain`. Computed as scale, convolve, rescale: one ordinary convolution
@@ -120,8 +123,10 @@ def modulated_conv2d(
     return x if bias is None else x + (bias * gain).to(x.dtype)[None, :, None, None]
 
 
-def _conv(x: Tensor, w: Tensor, f: Tensor | None, up: int, bias: Tensor | None = None, noise: Tensor | None = None,
-          gain: float = 1.0) -> Tensor:  # fmt: skip
+def _conv(
+    x: Tensor, w: Tensor, f: Tensor | None, up: int, bias: Tensor | None = None,
+    noise: Tensor | None = None, gain: float = 1.0,
+) -> Tensor:  # fmt: skip
     b = None if bias is None else bias.to(x.dtype)
     if up == 2:
         x = conv_up2(x, w, f)

@@ -33,9 +33,9 @@ def shares(batch: int, batch_gpu: int, group: int) -> list[Tensor]:
 
 
 def real_batch(reals: Tensor, nimg: int, which: Tensor, seed: int, mirror: bool) -> Tensor:
-    """Pictures [len(which), C, R, R] float32 [-1, 1] at positions nimg + which of an endless shuffled reading.
+    """Pictures [len(which), C, R, R] float32 [-1, 1] at places nimg + which of an endless shuffled reading.
 
-    reals [M, C, R, R] uint8; each epoch is a new permutation; with `mirror` it holds every picture flipped too.
+    reals [M, C, R, R] uint8; each epoch is a new permutation; with `mirror` it holds each one flipped too.
     """
     total = len(reals) * (2 if mirror else 1)
     orders: dict[int, Tensor] = {}
@@ -86,7 +86,7 @@ class Draw:
         return draw
 
     def cutoff(self, probability: float, num_ws: int) -> int | None:
-        """Where style mixing changes styles, evenly in 1 … num_ws - 1, or None; one for the global batch."""
+        """Where style mixing changes styles, evenly in 1 … num_ws - 1, or None; one for the batch."""
         chance, place = torch.rand(2, generator=self.stream("mixing")).tolist()
         return 1 + int(place * (num_ws - 1)) if chance < probability else None
 

@@ -29,9 +29,12 @@ class Restarts:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = buffer.getvalue()
-        write_bytes(self.folder / f"{progress:012d}.pt", hashlib.sha256(content).digest() + content)
-        for old in self._paths()[2:]:
-            old.unlink()
+        newest = self.folder / f"{progress:012d}.pt"
+        write_bytes(newest, hashlib.sha256(content).digest() + content)
+        paths = self._paths()
+        place = paths.index(newest)
+        for path in paths[:place] + paths[place + 2 :]:  # later ones were damaged: this run came from before them
+            path.unlink()
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("*.pt"), reverse=True)

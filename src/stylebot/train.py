@@ -1,5 +1,6 @@
 """Stage `train`: fine-tune StyleGAN2 on the packed faces from fetched weights, with Freeze-D and ADA."""
 
+import math
 import shutil
 import signal
 import sys
@@ -28,7 +29,7 @@ from stylebot.trainer import Recipe, TrainState, read_stats, start_state, train_
 from stylebot.weights import Networks
 
 PROGRESS_FACES = 24  # faces in each grid of training progress, always of the same latents
-MAX_SKIPPED = 20  # steps in one tick without a finite gradient: training has diverged
+MAX_SKIPPED = 20  # steps in a row without a finite gradient: training has diverged
 
 
 class TrainParams(Section):
@@ -46,7 +47,8 @@ class TrainParams(Section):
     G_reg_interval: PositiveInt
     D_reg_interval: PositiveInt
     ema_kimg: NonNegativeFloat
-    augment: Literal["none", "face", "blit", "geom", "color", "filter", "noise", "cutout", "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"]
+    augment: Literal["none", "face", "blit", "geom", "color", "filter", "noise", "cutout",
+                     "bg", "bgc", "bgcf", "bgcfn", "bgcfnc"]  # fmt: skip
     ada_target: float = Field(ge=-1, le=1)
     ada_kimg: PositiveFloat
     p_initial: float = Field(ge=0, le=1)
@@ -69,17 +71,18 @@ def read_faces(dataset: Dataset, resolution: int, batch: int) -> Tensor:
     """
     if dataset.resolution != resolution or dataset.channels != 3:
         raise StylebotError(
-            f"{dataset.path}: pictures are {dataset.resolution} px with {dataset.channels} channels, the start weights "
-            f"make {resolution} px RGB; set pack.resolution to {resolution} or fetch other weights"
+            f"{dataset.path}: pictures are {dataset.resolution} px with {dataset.channels} channels, the start "
+            f"weights make {resolution} px RGB; set pack.resolution to {resolution} or fetch other weights"
         )
     if len(dataset) < batch:
-        raise StylebotError(f"{dataset.path}: {len(dataset)} faces are too few for train.batch {batch}; add photos or lower it")
+        found = f"{dataset.path}: {len(dataset)} faces"
+        raise StylebotError(f"{found} are too few for train.batch {batch}; add photos or lower it")
     return torch.from_numpy(dataset.read_all())
 
 
 def latents(count: int, z_dim: int, seed: int) -> Tensor:
     """z [count, z_dim]; row i is the latent of picture seed `seed + i`, as in src/generate.py."""
-    rows = [np.random.RandomState(seed + i).randn(z_dim) for i in range(count)]  # noqa: NPY002
+    rows = [np.random.RandomState(seed + i).randn(z_dim) for i in range(count)]
     return torch.from_numpy(np.stack(rows).astype(np.float32))
 
 
@@ -99,7 +102,8 @@ def write_grid(state: TrainState, path: Path) -> None:
 def asked_to_stop() -> Iterator[list[int]]:
     """A list that is no longer empty once SIGTERM or SIGINT has come."""
     received: list[int] = []
-    before = {s: signal.signal(s, lambda number, frame: received.append(number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, lambda number, frame: received.append(number))
+              for number in (signal.SIGTERM, signal.SIGINT)}  # fmt: skip
     try:
         yield received
     finally:
@@ -108,40 +112,46 @@ def asked_to_stop() -> Iterator[list[int]]:
 
 
 def _stats(state: TrainState) -> dict[str, float]:
-    """The tick's numbers, named for people: losses, ADA's p, r_t (share of overfitting), penalties."""
-    means = read_stats(state)
+    """The tick's numbers, named for people: losses, ADA's p, r_t (share of overfitting), penalties.
+
+    A mean that a step without finite loss has spoilt is left out.
+    """
+    means = {name: mean for name, mean in read_stats(state).items() if math.isfinite(mean)}
     wanted = {"loss_g": "loss_g", "loss_d": "loss_d", "r_t": "real_sign", "fake_sign": "fake_sign",
               "r1_penalty": "r1_penalty", "pl_penalty": "pl_penalty"}  # fmt: skip
     numbers = {name: means[key] for name, key in wanted.items() if key in means}
     return numbers | {"p": float(state.augment.p) if state.augment else 0.0}
 
 
-def _start(generator: Path, dataset: Dataset, params: TrainParams) -> tuple[TrainState, Tensor, Restarts]:
+def _start(
+    generator: Path, dataset: Dataset, params: TrainParams
+) -> tuple[TrainState, Tensor, Restarts, dict[str, float]]:
     networks = load_networks(generator, need=("G", "D", "G_ema"))
     reals = read_faces(dataset, networks.G.img_resolution, params.batch)
     state = start_state(networks.G, networks.D, networks.G_ema, params.recipe())
-    fingerprint = {"params": params.model_dump(), "dataset": dataset.fingerprint, "weights": sha256_file(generator), "format": 1}
-    restarts = Restarts("train", fingerprint)
+    restarts = Restarts("train", {"params": params.model_dump(), "dataset": dataset.fingerprint,
+                                  "weights": sha256_file(generator), "format": 2})  # fmt: skip
     saved = restarts.newest()
     if dist.rank() == 0:
         for name in restarts.damaged:
-            print(f"train: restart state {name} is damaged; falling back to the one before it", file=sys.stderr)
+            print(f"train: restart state {name} is damaged; taking the one before it", file=sys.stderr)
         if saved is not None:
             print(f"train: going on from {saved['cur_nimg'] / 1000:.1f} kimg", file=sys.stderr)
         elif restarts.other:
-            print("train: the saved state belongs to other parameters, data or weights; starting anew", file=sys.stderr)
+            print("train: the saved state is of other parameters, data or weights; starting anew",
+                  file=sys.stderr)  # fmt: skip
     if saved is not None:
         state.load_state_dict(saved)
-    return state, reals.to(dist.device()), restarts
+    return state, reals.to(dist.device()), restarts, saved["numbers"] if saved is not None else {}
 
 
-def _save(state: TrainState, restarts: Restarts, out: Path) -> None:
+def _save(state: TrainState, restarts: Restarts, out: Path, numbers: dict[str, float]) -> None:
     """Restart state, a grid, and the live folder's copy, so that curves survive DVC's cleaning too."""
     if dist.rank() == 0:
         write_grid(state, out / "progress" / f"{state.cur_nimg:09d}.png")
         for name in ("progress", "live"):
             shutil.copytree(out / name, restarts.folder_for(name), dirs_exist_ok=True)
-        restarts.save(state.cur_nimg, state.state_dict())
+        restarts.save(state.cur_nimg, state.state_dict() | {"numbers": numbers})
     dist.barrier()
 
 
@@ -153,41 +163,46 @@ def train(generator: Path, dataset: Path, out: Path, params: TrainParams) -> dic
     Raises StylebotError for inputs that do not fit, TrainingDiverged when gradients stay non-finite.
     """
     data, recipe = Dataset(dataset), params.recipe()
-    state, reals, restarts = _start(generator, data, params)
+    state, reals, restarts, numbers = _start(generator, data, params)
     for name in ("progress", "live"):
         shutil.copytree(restarts.folder_for(name), out / name, dirs_exist_ok=True)
     total, tick = _whole_batches(params.kimg, recipe.batch), _whole_batches(params.tick_kimg, recipe.batch)
-    numbers: dict[str, float] = {}
+    lost = 0  # steps in a row without a finite gradient
     with asked_to_stop() as stop, _progress(total, state.cur_nimg) as bar, _live(out / "live") as live:
         if state.cur_nimg == 0:
-            _save(state, restarts, out)
+            _save(state, restarts, out, numbers)
         while state.cur_nimg < total:
             before = state.skipped_steps
             train_step(state, reals, recipe)
             bar(state.cur_nimg, numbers)
-            if stop:
-                _save(state, restarts, out)
-                raise StylebotError(f"stopped at {state.cur_nimg / 1000:.2f} kimg; the same command goes on from there")
+            at = f"{state.cur_nimg / 1000:.2f} kimg"
+            lost = lost + 1 if state.skipped_steps > before else 0
+            if lost >= MAX_SKIPPED:
+                raise TrainingDiverged(f"no finite gradient at {at}; lower train.lr_g and train.lr_d")
+            if dist.anywhere(bool(stop)):  # a signal may reach one process a step before another
+                _save(state, restarts, out, numbers)
+                raise StylebotError(f"stopped at {at}; the same command goes on from there")
             if state.cur_nimg % tick and state.cur_nimg < total:
                 continue
             numbers = _stats(state)
-            if state.skipped_steps - before >= MAX_SKIPPED:
-                raise TrainingDiverged(f"no finite gradient at {state.cur_nimg / 1000:.1f} kimg; lower train.lr_g and train.lr_d")
             if live is not None:
                 _log(live, state.cur_nimg, numbers)
             if (state.cur_nimg // tick) % params.snap_ticks == 0 or state.cur_nimg >= total:
-                _save(state, restarts, out)
+                _save(state, restarts, out, numbers)
     return _deliver(state, restarts, out, params, data, generator, numbers)
 
 
-def _deliver(state: TrainState, restarts: Restarts, out: Path, params: TrainParams, data: Dataset, generator: Path,
-             numbers: dict[str, float]) -> dict[str, float]:  # fmt: skip
-    metrics = {"train_kimg": state.cur_nimg / 1000, "train_faces": len(data), "train_frozen_layers": params.freeze_d,
-               "train_skipped_steps": state.skipped_steps}  # fmt: skip
+def _deliver(
+    state: TrainState, restarts: Restarts, out: Path, params: TrainParams, data: Dataset,
+    generator: Path, numbers: dict[str, float],
+) -> dict[str, float]:  # fmt: skip
+    metrics = {"train_kimg": state.cur_nimg / 1000, "train_faces": len(data),
+               "train_frozen_layers": params.freeze_d, "train_skipped_steps": state.skipped_steps,
+               }  # fmt: skip
     metrics |= {f"train_{name}": value for name, value in numbers.items()}
     if dist.rank() == 0:
-        meta = {"kimg": state.cur_nimg / 1000, "parents": [sha256_file(generator)], "dataset": data.fingerprint,
-                "recipe": asdict(params.recipe())}  # fmt: skip
+        meta = {"kimg": state.cur_nimg / 1000, "parents": [sha256_file(generator)],
+                "dataset": data.fingerprint, "recipe": asdict(params.recipe())}  # fmt: skip
         nets = [net.cpu().requires_grad_(True) for net in (state.G, state.D, state.G_ema)]
         save_networks(out / "networks.safetensors", Networks(*nets, meta=meta))
         restarts.clear()
@@ -218,12 +233,14 @@ def _log(live: Live, nimg: int, numbers: dict[str, float]) -> None:
 
 @contextmanager
 def _progress(total: int, done: int) -> Iterator:
-    columns = ("train", BarColumn(), MofNCompleteColumn(), "images", TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = ("train", BarColumn(), MofNCompleteColumn(), "images", TimeRemainingColumn(),
+               TextColumn("{task.fields[note]}"))  # fmt: skip
     with Progress(*columns, disable=dist.rank() != 0) as progress:
         task = progress.add_task("train", total=total, completed=done, note="")
 
         def update(nimg: int, numbers: dict[str, float]) -> None:
-            note = " ".join(f"{n} {v:.3g}" for n, v in numbers.items() if n in ("loss_g", "loss_d", "p", "r_t"))
+            shown = (n for n in ("loss_g", "loss_d", "p", "r_t") if n in numbers)
+            note = " ".join(f"{name} {numbers[name]:.3g}" for name in shown)
             progress.update(task, completed=nimg, note=note)
 
         yield update

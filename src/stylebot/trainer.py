@@ -113,7 +113,7 @@ def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe:
 
 
 def check_batch(recipe: Recipe, D: Discriminator) -> None:
-    """Raise StylebotError unless the batch splits evenly over processes, rounds and minibatch-stddev groups."""
+    """Raise StylebotError unless the batch splits evenly into processes, rounds and minibatch groups."""
     if recipe.batch % (recipe.batch_gpu * dist.world()):
         wanted = f"{dist.world()} processes x train.batch_gpu {recipe.batch_gpu}"
         raise StylebotError(f"train.batch {recipe.batch} is not a multiple of {wanted}")
@@ -152,7 +152,7 @@ def phase_greg(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | Non
     average = lengths.detach().mean()
     dist.all_reduce_mean([average])
     penalty, mean = losses.path_length_penalty(lengths, state.pl_mean, recipe.pl_decay, average)
-    state.pl_mean.copy_(mean)
+    state.pl_mean.copy_(torch.where(mean.isfinite(), mean, state.pl_mean))
     note(state, "pl_penalty", penalty)
     return penalty * recipe.pl_weight
 
@@ -185,13 +185,14 @@ PHASES = (("Gmain", phase_gmain), ("Greg", phase_greg), ("Dmain", phase_dmain), 
 
 
 def _note_signs(state: TrainState, real_logits: Tensor) -> None:
-    signs = real_logits.detach().sign()
+    signs = real_logits.detach().sign().nan_to_num()
     state.signs += torch.stack([signs.sum(), signs.new_tensor(signs.numel())])
 
 
 def note(state: TrainState, name: str, values: Tensor) -> None:
     """Add values to the running mean `name`; nothing is read back from the device."""
-    pair = torch.stack([values.detach().double().sum(), values.new_tensor(values.numel(), dtype=torch.float64)])
+    values = values.detach().double()
+    pair = torch.stack([values.sum(), values.new_tensor(values.numel())])
     state.stats[name] = state.stats[name] + pair if name in state.stats else pair
 
 
