@@ -1,9 +1,11 @@
 """Files are whole or absent; the same content gives the same bytes."""
 
+import errno
 import hashlib
 import json
 import math
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -23,6 +25,26 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         raise RuntimeError
     assert path.read_bytes() == b"old"
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("free", "error", "becomes"), [
+    (0, RuntimeError("unexpected pos 576 vs 534"), errno.ENOSPC),
+    (1 << 30, OSError(errno.ENOSPC, "No space left on device"), errno.ENOSPC),
+    (1 << 30, RuntimeError("I/O error: No space left on device (os error 28)"), errno.ENOSPC),
+    (1 << 30, RuntimeError("a mistake of ours"), None),
+    (0, PermissionError(errno.EACCES, "Permission denied"), errno.EACCES),
+])
+def test_a_full_disk_is_told_with_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int,
+                                           error: Exception, becomes: int | None) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises((OSError, RuntimeError)) as caught, atomic(tmp_path / "a.bin") as part:
+        part.write_bytes(b"half")
+        raise error
+    assert getattr(caught.value, "errno", None) == becomes
+    if becomes == errno.ENOSPC:
+        assert caught.value.filename == str(tmp_path / "a.bin") and caught.value.__cause__ is error
+    assert not list(tmp_path.iterdir())
 
 
 def test_nobody_sees_a_file_before_it_is_whole(tmp_path: Path) -> None:

@@ -30,8 +30,12 @@ LIMITS = {"min_det_score": 0.5, "max_scale": 2.0, "max_pad_fraction": 0.1, "min_
           "min_dynamic_bits": 5.0, "max_blockiness": 2.5, "max_noise": 5.0}
 
 
+ANYBODY = {"identity_distance": 1.9, "identity_contrast": 1.99}  # everybody is the same person
+
+
 def params(**changed: object) -> FilterParams:
-    base = {"identity_distance": 0.45, "duplicate_bits": 8, "duplicate_correlation": 0.9,
+    base = {"identity_distance": 0.45, "identity_contrast": 0.55,
+            "duplicate_bits": 8, "duplicate_correlation": 0.98,
             "max_per_identity": None, "target_faces": None, "sheet_faces": 50,
             "celebrity": thresholds(**LIMITS), "id": thresholds(**LIMITS | {"grey": False})}
     return FilterParams(**(base | changed))
@@ -115,13 +119,13 @@ def test_the_best_copy_stays_and_identity_alone_refuses_nobody(tmp_path: Path) -
         assert table.loc[name, "duplicate_of"] == table.loc["04.jpg", "face_id"]
     assert table["identity"]["04.jpg"] == table["identity"]["mirrored.jpg"] != table["identity"]["05.jpg"]
     shutil.rmtree(tmp_path / "align")
-    _, table = run(tmp_path, [face(n) for n in range(6)], params(identity_distance=1.9))
+    _, table = run(tmp_path, [face(n) for n in range(6)], params(**ANYBODY))
     assert table["identity"].nunique() == 1 and table["accepted"].all()
 
 
 def test_caps_keep_the_best(tmp_path: Path) -> None:
     faces = [face(n, det_score=1.0 + n / 4) for n in range(6)]
-    _, table = run(tmp_path, faces, params(identity_distance=1.9, max_per_identity=4))
+    _, table = run(tmp_path, faces, params(**ANYBODY, max_per_identity=4))
     assert sorted(r.tolist() for r in table["reasons"] if len(r)) == [["identity_cap"]] * 2
     assert table[table["accepted"]]["score"].min() > table[~table["accepted"]]["score"].max()
     _, table = run(tmp_path, faces, params(target_faces=3))

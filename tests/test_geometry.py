@@ -106,6 +106,15 @@ def test_warp_is_near_the_exact_answer(side_px: float, turn_deg: float, at_least
     assert psnr(warp(picture, square, n, "edge"), exact) > at_least_db
 
 
+@pytest.mark.parametrize("side_px", [700, 1100])
+def test_warp_averages_what_is_too_fine(side_px: int) -> None:
+    """White noise falls by the ratio of the sides, as an area mean would, instead of being picked from."""
+    noise = np.random.default_rng(3).integers(0, 256, (1200, 1200, 3), dtype=np.uint8)
+    square = Square((599.5, 599.5), (side_px / 2 * 0.98, side_px / 2 * 0.2))
+    rgb = np.asarray(warp(Image.fromarray(noise), square, 64, "edge"), dtype=float)
+    assert rgb.std() < 1.5 * noise.std() * 64 / side_px
+
+
 @pytest.mark.parametrize("side_px", [128, 300, 700])
 def test_warp_has_no_offset(side_px: int) -> None:
     """Rising and falling ramps tell positions: right within a tenth of an output pixel (rounding cancels)."""

@@ -192,6 +192,13 @@ def test_bombs_are_refused_before_decoding(side: int) -> None:
     assert reason(png_header(side, side)) == "too_large"
 
 
+def test_bombs_inside_icons_are_refused() -> None:
+    """An icon whose directory says 16 x 16 px and whose picture is huge."""
+    inner = png_header(1500, 1500)
+    directory = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22)
+    assert reason(directory + inner) == "too_large"
+
+
 def test_limit_is_in_pixels() -> None:
     content = saved(Image.new("RGB", (1000, 1000)), "PNG")
     assert read_photo(content, 1_000_000).width == 1000

@@ -15,11 +15,11 @@ from stylebot.files import read_json
 from stylebot.params import STAGES
 
 ROOT = Path(__file__).parents[1]
-PHOTOS = {"celebrity": 4, "id": 4}  # of each source one photo in so many
+PHOTOS = {"celebrity": 6, "id": 6}  # of each source one photo in so many
 MODELS = {"landmarks": "landmarks.dat", "identity": "identity.dat", "inception": "inception.pt",
           "perceptual": "perceptual.pth"}
 TOY = {
-    "pack": {"min_train": 8, "min_heldout": 4, "heldout_share": 0.3},
+    "pack": {"min_train": 8, "min_heldout": 4, "heldout_share": 0.4},
     "filter": {"sheet_faces": 12},
     "train": {"kimg": 0.032, "batch": 8, "batch_gpu": 8, "tick_kimg": 0.016, "snap_ticks": 1},
     "encode": {"kimg": 0.016, "batch": 4, "synthetic_faces": 8},
@@ -39,7 +39,7 @@ def dvc(folder: Path, *arguments: str) -> str:
     environment["STYLEBOT_SCRATCH"] = str(folder / ".scratch")
     environment["DVC_SITE_CACHE_DIR"] = str(folder.parent / "site")
     done = subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, env=environment, text=True,
-                          capture_output=True, timeout=600)
+                          capture_output=True, timeout=1800)
     assert done.returncode == 0, f"dvc {' '.join(arguments)}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
     return done.stdout
 

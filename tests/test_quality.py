@@ -206,17 +206,30 @@ def test_the_best_of_a_group_stays() -> None:
     assert duplicates.best_of_groups(groups, scores).tolist() == [2, 1, 2, 3, 1, 2]
 
 
+def people(count: int, each: int, common: float, seed: int = 0) -> np.ndarray:
+    """Embeddings [count * each, 128] of people who share a direction of length `common`."""
+    rng = np.random.default_rng(seed)
+    centres = np.eye(128)[0] * common + rng.normal(0, 0.5 / 128**0.5, (count, 128))
+    return np.repeat(centres, each, 0) + rng.normal(0, 0.18 / 128**0.5, (count * each, 128))
+
+
 def test_identities_are_clustered_without_chains_and_never_within_a_photo() -> None:
-    rng = np.random.default_rng(0)
-    centres = np.linalg.qr(rng.normal(size=(128, 5)))[0].T
-    near = np.concatenate([c + rng.normal(0, 0.2 / 128**0.5, (4, 128)) for c in centres])
-    photos = [f"p{i}" for i in range(20)]
-    assert cluster(near, photos, 0.45).tolist() == [i // 4 for i in range(20)]
+    near, photos = people(5, 4, 0.0), [f"p{i}" for i in range(20)]
+    assert cluster(near, photos, 0.45, 0.55).tolist() == [i // 4 for i in range(20)]
     photos[1] = "p0"
-    labels = cluster(near, photos, 0.45)
+    labels = cluster(near, photos, 0.45, 0.55)
     assert labels[0] != labels[1] and len(set(labels.tolist())) == 6
-    chain = np.eye(128)[:1] * np.linspace(0, 3, 11)[:, None]
-    assert cluster(chain, [f"q{i}" for i in range(11)], 0.45).max() >= 3
+    chain = np.eye(128)[:1] * np.linspace(0, 8, 33)[:, None]
+    assert cluster(chain, [f"q{i}" for i in range(33)], 0.45, 0.55).max() >= 6
+    assert cluster(near[:1], ["p"], 0.45, 0.55).tolist() == [0]
+
+
+@pytest.mark.parametrize("count", [8, 60])
+def test_people_who_look_alike_are_told_apart_in_the_region_s_own_terms(count: int) -> None:
+    alike = people(count, 3, 1.3) * 0.72  # mean distance of different people about 0.5, less than dlib's 0.6
+    photos = [f"p{i}" for i in range(len(alike))]
+    assert cluster(alike, photos, 0.58, 0.55).tolist() == [i // 3 for i in range(len(alike))]
+    assert cluster(alike, photos, 0.58, 1.99).max() < count - 2, "the plain distance is to merge them"
 
 
 def test_other_shapes_are_refused() -> None:

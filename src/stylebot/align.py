@@ -108,12 +108,12 @@ def _ranking(found: faces.Found, size_px: tuple[int, int]) -> np.ndarray:
 def _measure(found: faces.Found, index: int, landmarker: faces.Landmarker, picture: Image.Image,
              params: AlignParams) -> tuple[str, dict, geometry.Square | None]:
     """The reason to refuse this face or "", its row, and its square."""
-    if found.scores[index] < params.min_det_score:
-        return "low_confidence", {}, None
     landmarks = landmarker.landmarks(found, index)
     eyes_px = geometry.eye_distance(landmarks)
     if eyes_px < params.min_eye_distance_px:
         return "face_too_small", {}, None
+    if found.scores[index] < params.min_det_score:
+        return "low_confidence", {}, None
     square = geometry.ffhq_square(landmarks)
     outside = geometry.pad_fraction(square, *picture.size)
     if outside >= 0.5:

@@ -1,7 +1,6 @@
 """From a typed function to a command: paths become options, StylebotError one line and exit code 1."""
 
 import ctypes
-import errno
 import inspect
 import os
 import re
@@ -15,12 +14,11 @@ import typer
 from rich.console import Console
 
 from stylebot.errors import StylebotError
+from stylebot.files import disk_is_full
 
 Dep = NewType("Dep", Path)  # a file or folder that must exist
 Out = NewType("Out", Path)  # a file or folder that the stage writes
 Metric = NewType("Metric", Path)  # a small JSON file in metrics/
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 def path_help(doc: str) -> dict[str, str]:
@@ -87,9 +85,9 @@ def run(main: Callable[..., None]) -> None:
     except StylebotError as error:
         console.print(f"{name}: {one_line(error)}")
         sys.exit(1)
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
+    except Exception as error:
+        if not disk_is_full(error):
             raise
-        where = error.filename or os.environ.get("TMPDIR", "the output folder")
+        where = getattr(error, "filename", None) or os.environ.get("TMPDIR", "the output folder")
         console.print(f"{name}: the disk is full ({where}); free some space and run the same command again")
         sys.exit(1)

@@ -1,17 +1,31 @@
 """Files that are whole or absent: atomic writes, JSON metrics, deterministic zips, scratch and memo."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_FULL_BYTES = 64 << 10  # a disk with less left counts as full
+
+
+def disk_is_full(error: Exception) -> bool:
+    """Whether `error` says that there is no space left; libraries say so in errors of their own types."""
+    return getattr(error, "errno", None) in _NO_SPACE or os.strerror(errno.ENOSPC) in str(error)
+
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed into place on success, removed on failure."""
+    """A temporary name beside `path` to write to; renamed into place on success, removed on failure.
+
+    Raises OSError (ENOSPC, with the path) when the disk is full, whatever the writer made of that:
+    torch.save, for one, only says that it stands at an unexpected position.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -19,6 +33,11 @@ def atomic(path: Path) -> Iterator[Path]:
         with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
+    except Exception as error:
+        unclear = not isinstance(error, OSError) and shutil.disk_usage(path.parent).free < _FULL_BYTES
+        if unclear or disk_is_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -57,6 +57,7 @@ class FilterParams(Section):
     """Section `filter` of params.yaml. Sources other than `id` are held to the thresholds of `celebrity`."""
 
     identity_distance: float = Field(gt=0, lt=2)
+    identity_contrast: float = Field(gt=0, lt=2)
     duplicate_bits: int = Field(ge=0, le=32)
     duplicate_correlation: float = Field(gt=0, le=1)
     max_per_identity: int | None = Field(ge=1)
@@ -132,12 +133,15 @@ def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
 
 def _mark_duplicates(faces: pd.DataFrame, inspected: Sequence[Inspection], rows: Sequence[dict],
                      crops: AlignedFaces, params: FilterParams) -> list[str]:
-    """For each face the id of the copy that stays, or "": the best-scored one that passes, if any does."""
+    """For each face the id of the copy that stays, or "": the best-scored one that passes, if any does.
+
+    Copies score nearly alike, so their size in the photo speaks too: twice the side counts 2 points.
+    """
     hashes = np.array([found.hash for found in inspected], np.uint64)
     mirrored = np.array([found.mirrored for found in inspected], np.uint64)
     groups = duplicate_groups(hashes, mirrored, lambda i: crops.rgb(rows[i]), params.duplicate_bits,
                               params.duplicate_correlation)
-    worth = faces["score"] + 1000 * (faces["reasons"].map(len) == 0)
+    worth = faces["score"] + 2 * np.log2(faces["qsize_px"]) + 1000 * (faces["reasons"].map(len) == 0)
     best = best_of_groups(groups, worth)
     ids = faces["face_id"].tolist()
     return ["" if best[i] == i else ids[best[i]] for i in range(len(ids))]
@@ -171,7 +175,8 @@ def judge(rows: Sequence[dict], inspected: Sequence[Inspection | Crash], crops: 
     if good:
         found = [inspected[i] for i in good]
         photos = [f"{rows[i]['source']}/{rows[i]['photo']}" for i in good]
-        identity[good] = cluster(np.stack([f.embedding for f in found]), photos, params.identity_distance)
+        identity[good] = cluster(np.stack([f.embedding for f in found]), photos, params.identity_distance,
+                                 params.identity_contrast)
         marked = _mark_duplicates(faces.iloc[good], found, [rows[i] for i in good], crops, params)
         for i, copy in zip(good, marked, strict=True):
             copies[i] = copy

@@ -236,11 +236,14 @@ def _openings(landmarks: np.ndarray, side: int) -> dict[str, float]:
 
 
 def _background(grey: np.ndarray, hull: np.ndarray) -> dict[str, float]:
-    """Mean and standard deviation (grey levels) of the upper half's outermost 6 % left and right (ours)."""
+    """Mean and standard deviation (grey levels) of the two upper corners, a tenth wide, a fifth high (ours).
+
+    Lower down, long hair reaches the sides of the frame.
+    """
     side = grey.shape[0]
-    strip, half = max(1, round(0.06 * side)), side // 2
+    wide, high = max(1, side // 10), max(1, side // 5)
     mask = np.zeros(hull.shape, bool)
-    mask[:half, :strip] = mask[:half, -strip:] = True
+    mask[:high, :wide] = mask[:high, -wide:] = True
     values = grey[mask & ~hull]
     return {"background": float(values.mean()), "background_std": float(values.std())}
 

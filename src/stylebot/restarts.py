@@ -32,8 +32,8 @@ class Restarts:
         newest = self.folder / f"{progress:012d}.pt"
         write_bytes(newest, hashlib.sha256(content).digest() + content)
         paths = self._paths()
-        place = paths.index(newest)
-        for path in paths[:place] + paths[place + 2 :]:  # later ones were damaged: this run came from before them
+        place = paths.index(newest)  # what is later was damaged: this run has come from before it
+        for path in paths[:place] + paths[place + 2 :]:
             path.unlink()
 
     def _paths(self) -> list[Path]:

@@ -135,8 +135,9 @@ def clothes_for(rng: np.random.Generator, person: Person, formal: bool) -> Cloth
     bright = low.mean(axis=1)
     tone = np.abs(low / (bright[:, None] + 8) - skin / (skin.mean() + 8)).sum(axis=1)
     bare = (cover > 0.5) & (tone < 0.35) & (bright > 0.3 * skin.mean())
-    dark = np.clip((95 - bright) / 40, 0, 1) * np.clip(cover * 2 - 1, 0, 1)
-    cloth = (cover > 0.9) & ~bare & (dark < 0.3)
+    hanging = np.clip((95 - rgb[46:].mean(axis=2)) / 40, 0, 1) * np.clip(alpha[46:] * 2 - 1, 0, 1)
+    hair = np.quantile(hanging, 0.15, axis=0)  # dark all the way down from the jaw; a dark collar is not
+    cloth = (cover > 0.9) & ~bare & (hair < 0.3)
     colour = DYES[int(rng.integers(3 if formal else len(DYES)))]
     if cloth.sum() >= 10:
         colour = np.median(low[cloth], axis=0)
@@ -151,7 +152,7 @@ def clothes_for(rng: np.random.Generator, person: Person, formal: bool) -> Cloth
     left = max(middle - cloths[0] / 64, 0.2) if len(cloths) else 0.2
     right = max((cloths[-1] + 1) / 64 - middle, 0.2) if len(cloths) else 0.2
     style = str(rng.choice(["round", "shirt", "suit" if formal else "vee"]))
-    hair = ndimage.gaussian_filter1d(dark**2, 1.0)
+    hair = ndimage.gaussian_filter1d(hair**2, 1.0)
     return Clothes(colour.astype(np.float32), style, middle, min(neck, 0.3), left, right, hair,
                    np.maximum(ends + strands, 0.02).astype(np.float32))
 

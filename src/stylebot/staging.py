@@ -104,7 +104,7 @@ def cut_off(rng: Rng, face: Face, other: Face, height_px: float) -> Picture:
     """A face at the photo's border: about a third of its square lies outside."""
     side, roll = height_px / FACE_SHARE, float(rng.uniform(-6, 6))
     width, height, x, y = framing(rng, side, roll)
-    shift = rng.uniform(0.29, 0.34)
+    shift = rng.uniform(0.27, 0.32)
     edge = rng.choice(["left", "right", "top"])
     x = {"left": side * (0.5 - shift), "right": width - side * (0.5 - shift)}.get(str(edge), x)
     y = side * (0.5 - shift) if edge == "top" else y
@@ -117,7 +117,7 @@ def cut_off(rng: Rng, face: Face, other: Face, height_px: float) -> Picture:
 def unsharp(rng: Rng, face: Face, other: Face, height_px: float) -> Picture:
     """Out of focus or shaken."""
     picture = wild(rng, [face], other, height_px)
-    spread = picture.side_px * rng.uniform(0.022, 0.03)
+    spread = picture.side_px * rng.uniform(0.0145, 0.018)
     soft = blurred(picture.rgb.astype(np.float32), spread)
     return replace(picture, rgb=finished(rng, soft, 1.0, 0.0, np.ones(3, np.float32), 1.0))
 
@@ -125,7 +125,7 @@ def unsharp(rng: Rng, face: Face, other: Face, height_px: float) -> Picture:
 def underexposed(rng: Rng, face: Face, other: Face, height_px: float) -> Picture:
     """Far too dark, with the noise that comes with it."""
     picture = wild(rng, [face], other, height_px)
-    gain = np.full(3, rng.uniform(0.14, 0.2), np.float32)
+    gain = np.full(3, rng.uniform(0.2, 0.28), np.float32)
     return replace(picture, rgb=finished(rng, picture.rgb.astype(np.float32), 1.2, 0.1, gain, 1.0))
 
 

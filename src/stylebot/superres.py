@@ -160,7 +160,11 @@ def _check(encoder: Encoder, generator: Generator, data: Dataset, params: Superr
 
 
 def metrics_of(table: pd.DataFrame) -> dict[str, float]:
-    """The few numbers to follow: per factor the distances of the result, and of bicubic beside them."""
+    """The few numbers to follow: per factor the distances of the result, and of bicubic beside them.
+
+    The encoder was trained to lower `lpips` on other faces with the same network, so that this one flatters
+    it; `id_distance` is independent of the training.
+    """
     mean = table.set_index(["factor", "method", "measure"])["mean"]
     short = {"psnr_db": "psnr", "lpips": "lpips", "id_distance": "id"}
     return {f"superres_{short[m]}{'_bicubic' if how == 'bicubic' else ''}_x{f}": float(mean[f, how, m])

@@ -71,7 +71,7 @@ def read_faces(dataset: Dataset, resolution: int, batch: int) -> Tensor:
     """
     if dataset.resolution != resolution or dataset.channels != 3:
         raise StylebotError(
-            f"{dataset.path}: pictures are {dataset.resolution} px with {dataset.channels} channels, the start "
+            f"{dataset.path}: pictures of {dataset.resolution} px and {dataset.channels} channels; the start "
             f"weights make {resolution} px RGB; set pack.resolution to {resolution} or fetch other weights"
         )
     if len(dataset) < batch:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from stylebot.discriminator import Discriminator
 from stylebot.errors import StylebotError
@@ -88,6 +89,22 @@ def _arguments(role: str) -> frozenset[str]:
     return frozenset(code.co_varnames[1 : code.co_argcount])
 
 
+class _ShapesOnly(TorchFunctionMode):
+    """Within it, filled tensors have a shape and no memory.
+
+    `with torch.device("meta")` would do too, but its random numbers import a compiler: seconds of start-up.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.randn, torch.zeros, torch.ones):
+            return torch.empty(*args, device="meta")
+        if function is torch.full:
+            return torch.empty(args[0], device="meta")
+        if function.__name__ in ("to", "div", "__truediv__") and args[0].is_meta:
+            return args[0]  # scaling and memory layout leave the shape alone
+        return function(*args, **(kwargs or {}))
+
+
 def skeleton(role: str, config: Mapping[str, object]) -> nn.Module:
     """The network `role` without memory for its numbers: shapes only.
 
@@ -95,7 +112,7 @@ def skeleton(role: str, config: Mapping[str, object]) -> nn.Module:
     """
     arguments = check_config(role, config)
     try:
-        with torch.device("meta"):
+        with _ShapesOnly():
             return _CLASSES[role](**arguments)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
