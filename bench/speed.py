@@ -23,8 +23,8 @@ from stylebot.generator import Generator
 from stylebot.trainer import Recipe, start_state, train_step
 
 RECIPE = Recipe(
-    batch=8, batch_gpu=8, lr_g=0.0025, lr_d=0.0025, r1_gamma=1.0, pl_weight=2.0, style_mixing_prob=0.9, G_reg_interval=4,
-    D_reg_interval=16, ema_kimg=10, ema_rampup=None, freeze_d=0, augment="none", ada_target=0.6, ada_kimg=100,
+    batch=8, batch_gpu=8, lr_g=0.0025, lr_d=0.0025, r1_gamma=1.0, pl_weight=2.0, style_mixing_prob=0.9,
+    G_reg_interval=4, D_reg_interval=16, ema_kimg=10, ema_rampup=None, freeze_d=0, augment="none", ada_target=0.6, ada_kimg=100,
     p_initial=0.0, p_max=0.8, mirror=False, seed=0,
 )  # fmt: skip
 
@@ -67,7 +67,8 @@ def main(resolutions: Annotated[str, typer.Option(help="comma separated, px")] =
     """Print one row per resolution."""
     gpu = dist.device().type != "cpu"
     chosen = [int(r) for r in resolutions.split(",") if r] or ([64, 256, 512, 1024] if gpu else [64])
-    machine = torch.cuda.get_device_name() if gpu else f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    cpu = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    machine = torch.cuda.get_device_name() if gpu else cpu
     print(f"{date.today()}, {machine}, torch {torch.__version__}, python bench/speed.py --steps {steps}\n")
     print("| resolution px | ours sec/kimg | plain sec/kimg | ratio |\n|---|---|---|---|")
     for resolution in chosen:

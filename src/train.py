@@ -1,4 +1,4 @@
-"""Stage `train`: fine-tune StyleGAN2 with Freeze-D and ADA, on every GPU that torchrun is given, or on the CPU."""
+"""Stage `train`: fine-tune StyleGAN2 with Freeze-D and ADA, on all the GPUs of the machine or on its CPU."""
 
 from stylebot import dist
 from stylebot.cli import Dep, Metric, Out, die_with_parent, run

@@ -97,8 +97,8 @@ def test_mixed_shapes(tmp_path: Path, rgbs: list[np.ndarray]) -> None:
 def test_unreadable_zips(tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("no zip")
     zipped(tmp_path / "empty.zip", {"dataset.json": b"{}"})
-    for name, said in (("absent.zip", "not a readable dataset zip"), ("text.zip", "not a readable dataset zip"),
-                       ("empty.zip", "holds no pictures")):  # fmt: skip
+    no_zip = "not a readable dataset zip"
+    for name, said in (("absent.zip", no_zip), ("text.zip", no_zip), ("empty.zip", "holds no pictures")):
         with pytest.raises(StylebotError, match=said):
             Dataset(tmp_path / name)
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import dlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -120,6 +121,17 @@ def test_identity_knows_people(detector: Detector, landmarker: Landmarker,
     same, other = np.diag(distance), distance[~np.eye(4, dtype=bool)]
     assert same.max() < 0.35 and other.min() > same.max()
     assert identity.embed([]).shape == (0, 128)
+
+
+def test_identity_agrees_with_dlibs_own_cut(model_file: Callable[[str], Path]) -> None:
+    """Embeddings by the frame are near those that dlib makes from its own detection and landmarks."""
+    network = dlib.face_recognition_model_v1(str(model_file("identity.dat")))
+    predictor = dlib.shape_predictor(str(model_file("landmarks.dat")))
+    rgbs = [np.asarray(face(number)) for number in range(3)]
+    shapes = [predictor(rgb, dlib.get_frontal_face_detector()(rgb)[0]) for rgb in rgbs]
+    wanted = [np.array(network.compute_face_descriptor(*pair)) for pair in zip(rgbs, shapes, strict=True)]
+    ours = Identity(model_file("identity.dat")).embed(rgbs)
+    assert np.linalg.norm(ours - wanted, axis=1).max() < 0.32
 
 
 @pytest.mark.parametrize("kind", [Landmarker, Identity])

@@ -11,26 +11,47 @@ from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from rich.progress import track
 from torch import Tensor
 
+from stylebot.discriminator import Discriminator
 from stylebot.ema import ema_beta, update_ema
 from stylebot.errors import StylebotError
 from stylebot.generator import Generator
 from stylebot.randomness import drawer
-from stylebot.trainer import Recipe
+from stylebot.trainer import Recipe, TrainState, read_stats, start_state, train_step
+from stylebot.weights import Networks
 
+CONFIG = {"z_dim": 512, "w_dim": 512, "img_resolution": 64, "mapping_layers": 8,
+          "channel_base": 2048, "channel_max": 128}
+W_STD = 0.373  # of the public generator's w at psi 0.8; dividing by it makes G's w of unit variance
 RECIPE = Recipe(
-    batch=8, batch_gpu=8, lr_g=0.002, lr_d=0.002, r1_gamma=0.3, pl_weight=0.0, style_mixing_prob=0.0,
-    G_reg_interval=4, D_reg_interval=16, ema_kimg=2.0, ema_rampup=0.1, freeze_d=0, augment="face",
-    ada_target=0.6, ada_kimg=50.0, p_initial=0.0, p_max=0.5, mirror=True, seed=0,
+    batch=16, batch_gpu=16, lr_g=0.0004, lr_d=0.002, r1_gamma=0.1, pl_weight=0.0, style_mixing_prob=0.0,
+    G_reg_interval=4, D_reg_interval=16, ema_kimg=1.0, ema_rampup=0.1, freeze_d=0, augment="face", ada_target=0.6,
+    ada_kimg=50.0, p_initial=0.0, p_max=0.5, mirror=True, seed=0,
 )  # fmt: skip
-CONFIG = {"z_dim": 512, "w_dim": 512, "img_resolution": 64, "mapping_layers": 8, "channel_base": 2048,
-          "channel_max": 128}  # fmt: skip
+
+
+class Lesson(NamedTuple):
+    """One part of the distillation: the blocks up to `resolution` px learn `kimg` thousand pictures."""
+
+    resolution: int
+    kimg: float
+    batch: int
+    lr: float
+    falls_from: float  # share of the lesson after which lr falls, linearly, to 4 % of itself
+
+
+LESSONS = (
+    Lesson(16, 32, 4, 3e-3, 1.0), Lesson(32, 14, 8, 4e-3, 1.0), Lesson(64, 22, 8, 4e-3, 0.7),
+    Lesson(64, 10, 4, 4e-3, 1.0), Lesson(64, 10, 4, 2.5e-3, 0.0), Lesson(64, 9, 4, 1.6e-3, 0.0),
+)  # fmt: skip
 
 
 @dataclass
@@ -99,33 +120,76 @@ def read_pairs(folder: Path, G: Generator) -> Pairs:
 
 
 def picture_loss(img: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute and squared error, and absolute error at a quarter of the resolution; scalar."""
+    """Mean absolute and squared error, and half the absolute error at a quarter of the resolution; scalar."""
     coarse = F.avg_pool2d(img, 4) - F.avg_pool2d(target, 4)
-    return (img - target).abs().mean() + (img - target).square().mean() + coarse.abs().mean()
+    return (img - target).abs().mean() + (img - target).square().mean() + 0.5 * coarse.abs().mean()
 
 
-def distil(
-    G: Generator, pairs: Pairs, kimg: float, batch: int = 16, lr: float = 3e-3
-) -> Iterator[tuple[int, Generator, float]]:
-    """Teach G.synthesis the pictures of `pairs`; yields (pictures seen, average of G, loss) per batch."""
-    G_ema, total = deepcopy(G), int(kimg * 1000)
-    opt = torch.optim.Adam(G.synthesis.parameters(), lr=lr, betas=(0.0, 0.99), eps=1e-8, fused=True)
-    for nimg in range(0, total, batch):
-        falling = 1.0 if nimg < 0.7 * total else max(0.05, (total - nimg) / (0.3 * total))
+def pictures_up_to(G: Generator, w: Tensor, resolution: int) -> Tensor:
+    """The RGB sum [N, 3, r, r] of G's blocks up to r = `resolution` for w [N, w_dim] (skip architecture)."""
+    x = img = None
+    for r in G.synthesis.resolutions[: G.synthesis.resolutions.index(resolution) + 1]:
+        block = getattr(G.synthesis, f"b{r}")
+        x, img = block(x, img, [w] * (block.num_conv + block.num_torgb), noise_mode="random", randn=None)
+    return img
+
+
+def distil(G: Generator, pairs: Pairs, lesson: Lesson) -> Iterator[tuple[int, Generator, float]]:
+    """Teach G's low blocks the pictures of `pairs`; yields (pictures seen, average of G so far, loss) per batch."""
+    target = pairs.imgs.float() / 127.5 - 1
+    if lesson.resolution < G.img_resolution:
+        target = F.interpolate(target, size=(lesson.resolution, lesson.resolution), mode="area")
+    G_ema, total = deepcopy(G), int(lesson.kimg * 1000)
+    opt = torch.optim.Adam(G.synthesis.parameters(), lr=lesson.lr, betas=(0.9, 0.99), eps=1e-8, fused=True)
+    for nimg in range(0, total, lesson.batch):
+        left = (total - nimg) / max(total * (1 - lesson.falls_from), 1e-9)
         for group in opt.param_groups:
-            group["lr"] = lr * min(1.0, (nimg + batch) / 1000) * falling
-        loss = distil_step(G, pairs, opt, nimg, batch)
-        update_ema(G_ema, G, ema_beta(batch, 1.5, nimg + batch, 0.1))
-        yield nimg + batch, G_ema, loss
+            group["lr"] = lesson.lr * min(1.0, (nimg + lesson.batch) / 1000) * min(1.0, max(0.04, left))
+        which = torch.randint(len(target), (lesson.batch,), generator=drawer(RECIPE.seed, nimg, f"{lesson}"))
+        loss = picture_loss(pictures_up_to(G, pairs.ws[which], lesson.resolution), target[which])
+        opt.zero_grad(set_to_none=True)
+        loss.backward()
+        opt.step()
+        update_ema(G_ema, G, ema_beta(lesson.batch, 1.0, nimg + lesson.batch, 0.1))
+        yield nimg + lesson.batch, G_ema, float(loss.detach())
 
 
-def distil_step(G: Generator, pairs: Pairs, opt: torch.optim.Optimizer, nimg: int, batch: int) -> float:
-    """One step on `batch` pairs chosen by (seed, nimg); returns the loss."""
-    which = torch.randint(len(pairs.ws), (batch,), generator=drawer(RECIPE.seed, nimg, "distil"))
-    img = G.synthesis(pairs.ws[which].unsqueeze(1).repeat(1, G.num_ws, 1))
-    loss = picture_loss(img, pairs.imgs[which].float() / 127.5 - 1)
-    opt.zero_grad(set_to_none=True)
-    loss.backward()
-    opt.step()
-    opt.zero_grad(set_to_none=True)
-    return float(loss)
+def compete(state: TrainState, reals: Tensor, warm_kimg: float, kimg: float) -> Iterator[int]:
+    """GAN training of the distilled G: D alone for `warm_kimg`, then both until `kimg`; yields pictures shown.
+
+    lr_g rises from 0 over the first two kimg of G, so that a D that is still learning does not spoil G.
+    """
+    rise, full = 2000, state.opt_G.param_groups[0]["lr"]
+    while state.cur_nimg < kimg * 1000:
+        past = state.cur_nimg - warm_kimg * 1000
+        for group in state.opt_G.param_groups:
+            group["lr"] = full * min(1.0, max(0.0, past / rise))
+        train_step(state, reals, RECIPE)
+        yield state.cur_nimg
+
+
+def make(pairs_folder: Path, ir: Path, warm_kimg: float, kimg: float) -> Networks:
+    """The start weights, from pairs and the public mapping network; hours on a laptop, minutes on a GPU.
+
+    Raises StylebotError when pairs or the mapping network cannot be read.
+    """
+    torch.manual_seed(RECIPE.seed)
+    G = Generator(**CONFIG)
+    D = Discriminator(img_resolution=64, channel_base=2048, channel_max=128)
+    take_mapping(G, ir)
+    given = np.load(pairs_folder / "base_faces_w.npz")
+    fold_truncation(G, float(given["psi"]) / W_STD, torch.from_numpy(given["w_avg"]))
+    pairs = read_pairs(pairs_folder, G)
+    G.mapping.w_avg.copy_(pairs.ws.mean(dim=0))
+    for lesson in LESSONS:
+        for nimg, G_ema, loss in track(distil(G, pairs, lesson), f"{lesson.resolution} px", int(lesson.kimg * 1000) // lesson.batch):
+            if nimg % 2000 < lesson.batch:
+                print(f"{lesson.resolution} px {nimg / 1000:.0f} kimg loss {loss:.3f}")
+    state = start_state(G_ema, D, deepcopy(G_ema), RECIPE)
+    for nimg in track(compete(state, pairs.imgs.to(state.pl_mean.device), warm_kimg, kimg), "GAN", int(kimg * 1000) // RECIPE.batch):
+        if nimg % 512 == 0:
+            print(f"GAN {nimg / 1000:.1f} kimg", {k: round(v, 3) for k, v in read_stats(state).items()})
+    meta = {"kimg": kimg, "distilled_kimg": sum(lesson.kimg for lesson in LESSONS), "pairs": pairs.fingerprint,
+            "source": "mapping and pictures of random-face 2021.7.21.1 (MobileStyleGAN of FFHQ)",
+            "licence": "Apache-2.0, distilled from NVIDIA's FFHQ network: not for commercial use, to be careful"}  # fmt: skip
+    return Networks(state.G.cpu().half().float(), state.D.cpu().half().float(), state.G_ema.cpu().half().float(), meta=meta)

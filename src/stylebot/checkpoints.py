@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from stylebot.errors import StylebotError
 from stylebot.files import atomic
-from stylebot.official import from_snapshot
+from stylebot.official import from_folder, from_snapshot
 from stylebot.rosinality import from_checkpoint
 from stylebot.torchfile import LEGACY, ZIP, read_snapshot, read_torch
 from stylebot.weights import ROLES, Networks, Weights, build, skeleton
@@ -20,16 +20,18 @@ FORMAT = 1
 _PICKLE_STARTS = (b"\x80", b"(", b"}", b"]", b")", b"c")  # protocol 2 and later, or the text protocols
 
 
-def save_networks(path: Path, networks: Networks) -> None:
+def save_networks(path: Path, networks: Networks, half: bool = False) -> None:
     """Write safetensors: tensors "G.…", "D.…", "G_ema.…" (and "encoder.…"); metadata "stylebot" is JSON.
 
-    The JSON holds `format`, `configs` (constructor arguments by role) and `meta` (plain data).
+    With `half` the tensors are stored as float16; reading gives float32 again. The JSON holds `format`, `configs` (constructor arguments by role) and `meta` (plain data).
     Raises: StylebotError if meta is not plain data.
     """
     present = {role: net for role in ROLES if (net := getattr(networks, role)) is not None}
     tensors = {f"{role}.{name}": tensor.detach().cpu().contiguous().clone()
                for role, net in present.items() for name, tensor in net.state_dict().items()}
     tensors |= {f"encoder.{name}": tensor.contiguous() for name, tensor in (networks.encoder or {}).items()}
+    if half:
+        tensors = {name: tensor.half() for name, tensor in tensors.items()}
     header = {"format": FORMAT, "configs": {role: net.config for role, net in present.items()},
               "meta": networks.meta}
     try:
@@ -72,7 +74,9 @@ def _read_own(path: Path) -> Weights:
 
 
 def _read(path: Path) -> Weights:
-    """The weights in `path`, by what its first bytes say it is."""
+    """The weights in `path`, a file of the kind that its first bytes show, or a folder of the official layout."""
+    if path.is_dir():
+        return from_folder(path)
     with path.open("rb") as file:
         start = file.read(32)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:

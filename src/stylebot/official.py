@@ -1,8 +1,12 @@
 """Snapshots of stylegan2-ada-pytorch, and of stylegan3's StyleGAN2 configuration, as named tensors."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from stylebot import ops
@@ -22,6 +26,7 @@ _G = _SHARED | _NETWORK | {"z_dim": "z_dim", "w_dim": "w_dim", "use_noise": "use
 _D = _SHARED | _NETWORK | {"cmap_dim": "cmap_dim"}
 _EPILOGUE = {"mbstd_group_size": "mbstd_group_size", "mbstd_num_channels": "mbstd_num_channels"}
 _WITHOUT_EFFECT = frozenset(("activation", "fp16_channels_last", "fused_modconv_default", "freeze_layers"))
+CONFIG = "config.json"  # beside the safetensors of the official layout
 _WHOLE_BATCH = 1 << 16  # a minibatch-stddev group of None
 
 
@@ -53,11 +58,12 @@ def _translate(role: str, arguments: dict, names: Mapping[str, str]) -> dict:
     return {names[k]: v for k, v in arguments.items() if k in names}
 
 
-def _saved_config(role: str, node: Node) -> dict:
-    """Constructor arguments as the snapshot's `_init_args` and `_init_kwargs` record them."""
-    if _attribute(node, "_init_args"):
-        raise StylebotError(f"{role}: built with unnamed arguments")
-    given = dict(_dict(_attribute(node, "_init_kwargs")))
+def config_from(role: str, arguments: object) -> dict:
+    """Our constructor arguments from the official networks' (nested, or flat as in stylegan3).
+
+    Raises: StylebotError for an argument that no network of this family has.
+    """
+    given = dict(_dict(arguments))
     mapping = _translate(role, _dict(given.pop("mapping_kwargs", None)), _MAPPING)
     if role == "D":
         mapping.pop("w_avg_beta", None)
@@ -68,6 +74,24 @@ def _saved_config(role: str, node: Node) -> dict:
         return mapping | blocks | last | _translate(role, given, _D)
     synthesis = _translate(role, _dict(given.pop("synthesis_kwargs", None)), _G)
     return mapping | synthesis | _translate(role, given, _G)
+
+
+def arguments_of(role: str, config: Mapping[str, object]) -> dict:
+    """The other way round: official constructor arguments, nested as stylegan2-ada-pytorch has them."""
+    theirs = {ours: name for name, ours in (_MAPPING | (_D | _EPILOGUE if role == "D" else _G)).items()}
+    theirs["filter_taps"] = "resample_filter"
+    groups = {"mapping_kwargs": set(_MAPPING)}
+    if role == "D":
+        groups |= {"block_kwargs": {"resample_filter"}, "epilogue_kwargs": set(_EPILOGUE)}
+    else:
+        groups["synthesis_kwargs"] = {*_NETWORK, "use_noise", "resample_filter"}
+    out: dict = {}
+    for ours, value in config.items():
+        name = theirs[ours]
+        group = next((g for g, names in groups.items() if name in names), None)
+        target = out.setdefault(group, {}) if group else out
+        target[name] = list(value) if isinstance(value, tuple) else value
+    return out
 
 
 def _found_config(role: str, node: Node) -> dict:
@@ -100,7 +124,9 @@ def config_of(role: str, node: Node) -> dict:
     modules = _dict(_attribute(_child(node, "synthesis") if role != "D" else node, "_modules"))
     if any(str(name).startswith("L0_") for name in modules):
         raise StylebotError(f"{role}: an alias-free StyleGAN3 network; only its StyleGAN2 can be read")
-    saved, found = _saved_config(role, node), _found_config(role, node)
+    if _attribute(node, "_init_args"):
+        raise StylebotError(f"{role}: built with unnamed arguments")
+    saved, found = config_from(role, _attribute(node, "_init_kwargs")), _found_config(role, node)
     for name, value in found.items():
         if name in saved and name != "num_fp16_res" and saved[name] is not None and saved[name] != value:
             raise StylebotError(f"{role}: {name} is {str(saved[name])[:40]} here and {str(value)[:40]} there")
@@ -165,3 +191,30 @@ def _augmentation(pipe: object) -> dict:
     """How strong augmentation was in the end, for whoever wants to go on from there."""
     p = _dict(pipe.state.get("_buffers")).get("p") if isinstance(pipe, Node) else None
     return {"augment_p": float(p.tensor())} if isinstance(p, Array) and p.count() == 1 else {}
+
+
+def from_folder(folder: Path) -> Weights:
+    """What `write_official` wrote: safetensors in official names beside CONFIG.
+
+    Raises: StylebotError naming what is not as it must be.
+    """
+    try:
+        saved = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        arguments, meta = saved["networks"], saved["meta"]
+    except FileNotFoundError:
+        raise StylebotError(f"a folder without {CONFIG}") from None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise StylebotError(f"{CONFIG} does not describe networks") from None
+    configs, states = {}, {}
+    for role in ROLES:
+        if role not in _dict(arguments):
+            continue
+        configs[role] = {k: v for k, v in config_from(role, arguments[role]).items() if v is not None}
+        try:
+            state = load_file(folder / f"{role}.safetensors")
+        except (SafetensorError, ValueError, OSError) as error:
+            raise StylebotError(f"{role}.safetensors: {' '.join(str(error).split())[:160]}") from None
+        states[role] = _without_filters(role, state, configs[role])
+    if not states:
+        raise StylebotError(f"{CONFIG} names no network")
+    return Weights(configs, states, dict(_dict(meta)))

@@ -1,0 +1,104 @@
+"""One process alone, and two under torchrun that must train like one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from two_processes import STEPS, collectives, train
+
+from stylebot import dist
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_alone() -> None:
+    assert (dist.rank(), dist.world(), dist.under_torchrun()) == (0, 1, False)
+    assert collectives() == {"rank": 0, "world": 1, "mean": [[[0.0] * 3] * 2, 0.0], "anywhere": [False, False, True]}
+    dist.init()
+    assert dist.world() == 1
+    dist.finish()
+
+
+@pytest.mark.parametrize(("said", "wanted"), [("3", 3), ("1", 1), ("gpu", 1), ("", 1)])
+def test_processes_wanted(said: str, wanted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("PET_NPROC_PER_NODE", said)
+    assert dist.processes_wanted() == wanted
+
+
+def test_one_process_per_gpu_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PET_NPROC_PER_NODE", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert dist.processes_wanted() == 8
+
+
+def test_each_process_has_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert dist.device() == torch.device("cuda", 3)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert dist.device() == torch.device("cpu")
+
+
+def test_launch_leaves_the_work_to_a_lone_or_launched_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PET_NPROC_PER_NODE", "1")
+    assert dist.launch("train.py") is False
+    monkeypatch.setenv("PET_NPROC_PER_NODE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    assert dist.launch("train.py") is False
+
+
+@pytest.mark.parametrize(("environment", "wanted"), [
+    ({"PET_NPROC_PER_NODE": "2"}, ["--standalone", "--nproc-per-node=2", "train.py", "--out", "x"]),
+    ({"PET_NPROC_PER_NODE": "1", "PET_NNODES": "2"}, ["--nproc-per-node=1", "train.py", "--out", "x"])])
+def test_launch_passes_the_command_on(environment: dict, wanted: list, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch.distributed.run
+
+    given: list = []
+    monkeypatch.setattr(torch.distributed.run, "main", given.extend)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--out", "x"])
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert dist.launch("train.py") is True and given == wanted
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each of two processes got."""
+    folder = tmp_path_factory.mktemp("pair")
+    environment = os.environ | {"PET_NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, Path(__file__).with_name("two_processes.py"), folder, "4"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def test_two_processes_reduce(pair: list[dict]) -> None:
+    for rank, found in enumerate(pair):
+        assert (found["rank"], found["world"]) == (rank, 2)
+        assert found["mean"] == [[[0.5] * 3] * 2, 5.0] and found["anywhere"] == [True, False, True]
+
+
+def test_two_processes_hold_the_same_state(pair: list[dict]) -> None:
+    """Bit for bit: a restart loads what the first has saved into all."""
+    for k, tensor in pair[0]["weights"].items():
+        assert torch.equal(pair[1]["weights"][k], tensor), k
+    assert {k: float(torch.as_tensor(v).sum()) for k, v in pair[0]["rest"].items()} == \
+           {k: float(torch.as_tensor(v).sum()) for k, v in pair[1]["rest"].items()}  # fmt: skip
+    assert pair[0]["stats"] == pair[1]["stats"]
+
+
+def test_two_processes_train_like_one(pair: list[dict]) -> None:
+    """Path lengths, ADA, mixing, mirrored reals, minibatch stddev and w_avg included."""
+    alone = train(batch_gpu=8)
+    assert alone["rest"]["cur_nimg"] == 8 * STEPS and alone["rest"]["p"] != 0.4
+    for k, wanted in alone["weights"].items():
+        torch.testing.assert_close(pair[0]["weights"][k], wanted, atol=1e-5, rtol=1e-5, msg=lambda m, k=k: f"{k}: {m}")
+    assert pair[0]["stats"] == pytest.approx(alone["stats"], rel=1e-4, abs=1e-6)
+    assert pair[0]["rest"]["p"] == alone["rest"]["p"]
+    torch.testing.assert_close(pair[0]["rest"]["pl_mean"], alone["rest"]["pl_mean"])
+    torch.testing.assert_close(pair[0]["rest"]["signs"] * 2, alone["rest"]["signs"])  # a mean, then a sum
