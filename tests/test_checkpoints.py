@@ -78,6 +78,16 @@ def test_own_files_come_back_bit_for_bit(trained: Networks, tmp_path: Path) -> N
     assert first.read_bytes() == second.read_bytes()
 
 
+def test_half_keeps_every_number_to_float16(trained: Networks, tmp_path: Path) -> None:
+    encoder = {"weight": torch.randn(3), "num_batches_tracked": torch.tensor(100_000)}
+    save_networks(tmp_path / "a", Networks(None, None, trained.G_ema, {}, encoder), half=True)
+    back = load_networks(tmp_path / "a")
+    for name, tensor in back.G_ema.state_dict().items():
+        assert tensor.dtype == torch.float32
+        assert torch.equal(tensor, trained.G_ema.state_dict()[name].half().float())
+    assert int(back.encoder["num_batches_tracked"]) == 100_000
+
+
 def test_an_encoder_travels_too(trained: Networks, tmp_path: Path) -> None:
     encoder = {"body.0.weight": torch.randn(2, 3), "count": torch.tensor(3)}
     save_networks(tmp_path / "a", Networks(None, None, trained.G_ema, {}, encoder))

@@ -89,7 +89,7 @@ def test_six_steps_of_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) 
         for k, wanted in zip(options["names"], arrays["out/norms"][step], strict=True):
             close(norms[k.replace("/", ".", 1)], wanted, what=f"{step} {k}")
         close(state.pl_mean, arrays["out/pl_means"][step])
-    close(torch.tensor(betas).double(), arrays["out/betas"])
+    close(torch.tensor(betas, dtype=torch.float64), arrays["out/betas"])
     assert not reference.pl_noise
     gradients = {k: gradients[k] for k in options["gradients"]}
     for (k, found), wanted in zip(gradients.items(), arrays["out/gradient_norms"], strict=True):

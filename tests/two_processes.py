@@ -1,4 +1,4 @@
-"""What tests/test_dist.py runs under torchrun: a few steps of training, its result written by every process."""
+"""What test_dist.py runs under torchrun: a few steps of training; every process writes what it got."""
 
 import sys
 from pathlib import Path

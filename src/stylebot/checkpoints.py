@@ -23,7 +23,8 @@ _PICKLE_STARTS = (b"\x80", b"(", b"}", b"]", b")", b"c")  # protocol 2 and later
 def save_networks(path: Path, networks: Networks, half: bool = False) -> None:
     """Write safetensors: tensors "G.…", "D.…", "G_ema.…" (and "encoder.…"); metadata "stylebot" is JSON.
 
-    With `half` the tensors are stored as float16; reading gives float32 again. The JSON holds `format`, `configs` (constructor arguments by role) and `meta` (plain data).
+    The JSON holds `format`, `configs` (constructor arguments by role) and `meta` (plain data). With `half` the
+    floating-point numbers are stored as float16; reading gives float32 again.
     Raises: StylebotError if meta is not plain data.
     """
     present = {role: net for role in ROLES if (net := getattr(networks, role)) is not None}
@@ -31,7 +32,7 @@ def save_networks(path: Path, networks: Networks, half: bool = False) -> None:
                for role, net in present.items() for name, tensor in net.state_dict().items()}
     tensors |= {f"encoder.{name}": tensor.contiguous() for name, tensor in (networks.encoder or {}).items()}
     if half:
-        tensors = {name: tensor.half() for name, tensor in tensors.items()}
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     header = {"format": FORMAT, "configs": {role: net.config for role, net in present.items()},
               "meta": networks.meta}
     try:
@@ -74,7 +75,7 @@ def _read_own(path: Path) -> Weights:
 
 
 def _read(path: Path) -> Weights:
-    """The weights in `path`, a file of the kind that its first bytes show, or a folder of the official layout."""
+    """The weights in `path`: a file of the kind that its first bytes show, or an official-layout folder."""
     if path.is_dir():
         return from_folder(path)
     with path.open("rb") as file:

@@ -100,8 +100,9 @@ def write_onnx(G: Generator, folder: Path) -> None:
     jobs = {"generator": (_FromZ(G), (z, psi), ["z", "psi"], ({0: batch}, {})),
             "synthesis": (_FromW(G), (ws,), ["ws"], ({0: batch},))}
     for name, (module, example, inputs, shapes) in jobs.items():
-        program = torch.onnx.export(module.eval(), example, input_names=inputs, output_names=["img"], dynamo=True,
-                                    dynamic_shapes=shapes, opset_version=OPSET, verbose=False)
+        program = torch.onnx.export(
+            module.eval(), example, input_names=inputs, output_names=["img"], dynamo=True, dynamic_shapes=shapes,
+            opset_version=OPSET, verbose=False)
         write_bytes(folder / f"{name}.onnx", program.model_proto.SerializeToString())
 
 

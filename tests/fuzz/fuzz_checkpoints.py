@@ -23,9 +23,9 @@ READERS = {m.__file__ for m in (arrays, checkpoints, official, pickles, rosinali
 DATA = ROOT / "tests" / "data"
 SEEDS = ("official_tiny.pkl", "official_tiny_sg3.pkl", "official_tiny_torch113.pkl", "rosinality_legacy.pt",
          "rosinality_training.pt")
-INTERESTING = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(8), b"(", b".",
-               b"R", b"b", b"u", b"s", b"a", b"e", b"0", b"1", b"2", b"h\x00", b"q\x00", b"\x94", b"\x85", b"\x93",
-               b"cos\nsystem\n", b"cbuiltins\neval\n")
+INTERESTING = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", bytes(8), b"(",
+               b".", b"R", b"b", b"u", b"s", b"a", b"e", b"0", b"1", b"2", b"h\x00", b"q\x00", b"\x94",
+               b"\x85", b"\x93", b"cos\nsystem\n", b"cbuiltins\neval\n")
 
 
 def damaged(content: bytes, corpus: list[bytes], rng: random.Random) -> bytes:

@@ -1,0 +1,261 @@
+"""The stage: what it delivers, that it goes on where it was, and each refusal in one line."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from training import faces, networks
+
+from stylebot import losses, train as stage
+from stylebot.checkpoints import load_networks, save_networks
+from stylebot.dataset import write_dataset
+from stylebot.errors import StylebotError, TrainingDiverged
+from stylebot.restarts import Restarts
+from stylebot.train import TrainParams, train
+from stylebot.weights import Networks
+
+PARAMS = {
+    "freeze_d": 3, "kimg": 0.064, "batch": 8, "batch_gpu": 8, "lr_g": 0.002, "lr_d": 0.002, "r1_gamma": 1.0,
+    "pl_weight": 2.0, "style_mixing_prob": 0.9, "G_reg_interval": 2, "D_reg_interval": 3, "ema_kimg": 0.05,
+    "augment": "bgc", "ada_target": 0.6, "ada_kimg": 0.5, "p_initial": 0.4, "p_max": 0.8, "mirror": True,
+    "tick_kimg": 0.016, "snap_ticks": 2, "seed": 3,
+}  # fmt: skip
+Run = Callable[..., dict[str, float]]
+
+
+class Killed(BaseException):
+    """The end of the process, with nobody to tidy up."""
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Path:
+    G, D = networks()
+    save_networks(tmp_path / "start.safetensors", Networks(G=G, D=D, G_ema=networks()[0], meta={}))
+    write_dataset(tmp_path / "faces.zip", faces().permute(0, 2, 3, 1).numpy())
+    return tmp_path
+
+
+@pytest.fixture
+def run(start: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`run("a", kimg=…)`: the stage, its outputs in folder a, restart states in one scratch per name."""
+
+    def go(name: str, scratch: str | None = None, **changes) -> dict[str, float]:
+        monkeypatch.setenv("STYLEBOT_SCRATCH", str(start / "scratch" / (scratch or name)))
+        given = changes.pop("generator", start / "start.safetensors"), changes.pop("dataset", start / "faces.zip")
+        return train(*given, start / name, TrainParams(**PARAMS | changes))
+
+    return go
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
+    """Do `act` in the middle of training step number `step` of each run from here on."""
+    real, seen = stage.train_step, []
+
+    def train_step(*arguments) -> None:
+        seen.append(1)
+        if len(seen) == step:
+            act()
+        real(*arguments)
+
+    monkeypatch.setattr(stage, "train_step", train_step)
+
+
+def kill() -> None:
+    raise Killed
+
+
+def result(folder: Path) -> dict[str, Tensor]:
+    nets = load_networks(folder / "networks.safetensors", need=("G", "D", "G_ema"))
+    return {f"{role}.{k}": t for role in ("G", "D", "G_ema") for k, t in getattr(nets, role).state_dict().items()}
+
+
+def same(one: Path, other: Path) -> bool:
+    a, b = result(one), result(other)
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_what_is_delivered(run: Run, start: Path) -> None:
+    metrics = run("a")
+    assert metrics.keys() == {f"train_{name}" for name in (
+        "kimg", "faces", "frozen_layers", "skipped_steps", "loss_g", "loss_d", "r_t", "fake_sign", "p",
+        "r1_penalty", "pl_penalty")}  # fmt: skip
+    assert (metrics["train_kimg"], metrics["train_faces"], metrics["train_frozen_layers"]) == (0.064, 20, 3)
+    before, after = networks(), result(start / "a")
+    frozen = ("b16.fromrgb", "b16.conv0", "b16.conv1")
+    for k, tensor in before[1].state_dict().items():
+        assert torch.equal(after[f"D.{k}"], tensor) == k.startswith(frozen), k
+    assert not torch.equal(after["G.synthesis.b4.const"], after["G_ema.synthesis.b4.const"])
+    assert not torch.equal(before[0].synthesis.b4.const, after["G_ema.synthesis.b4.const"])
+    meta = load_networks(start / "a" / "networks.safetensors", need=("G_ema",)).meta
+    assert meta["kimg"] == 0.064 and meta["recipe"]["r1_gamma"] == 1.0 and len(meta["parents"][0]) == 64
+    grids = sorted((start / "a" / "progress").iterdir())
+    assert [g.name for g in grids] == ["000000000.png", "000000032.png", "000000064.png"]
+    with Image.open(grids[-1]) as grid:
+        assert grid.mode == "RGB" and grid.width > 8 * 96
+    curve = (start / "a" / "live" / "plots" / "metrics" / "loss_g.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in curve] == ["step", "16", "32", "48", "64"]
+    assert not list((start / "scratch" / "a").rglob("*.pt"))  # success deletes the restart state
+
+
+def test_the_same_run_twice_is_the_same(run: Run, start: Path) -> None:
+    assert run("a") == run("b")
+    assert same(start / "a", start / "b")
+
+
+def test_killed_and_run_again_ends_the_same(run: Run, start: Path, monkeypatch: pytest.MonkeyPatch,
+                                            capsys: pytest.CaptureFixture) -> None:  # fmt: skip
+    """Killed at 48 of 64 pictures, after a state at 32; DVC removes the outputs before it runs the stage again."""
+    wanted = run("whole")
+    interrupt(monkeypatch, 7, kill)
+    with pytest.raises(Killed):
+        run("cut", "s")
+    assert "going on" not in capsys.readouterr().err
+    metrics = run("again", "s")
+    assert "going on from 0.0 kimg" in capsys.readouterr().err
+    assert metrics == wanted and same(start / "again", start / "whole")
+    for kind in ("progress", "live/plots/metrics"):
+        names = [sorted(p.name for p in (start / run_ / kind).iterdir()) for run_ in ("whole", "again")]
+        assert names[0] == names[1] and names[0]
+    curves = [(start / run_ / "live/plots/metrics/p.tsv").read_text().splitlines() for run_ in ("whole", "again")]
+    assert [line.split("\t")[0] for line in curves[0]] == [line.split("\t")[0] for line in curves[1]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_it_saves_and_goes_on(number: int, run: Run, start: Path, capsys: pytest.CaptureFixture,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    run("whole")
+    handler = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        interrupt(patch, 3, lambda: os.kill(os.getpid(), number))
+        with pytest.raises(StylebotError, match=r"stopped at 0\.02 kimg; the same command goes on from there"):
+            run("cut", "s")
+    assert signal.getsignal(number) is handler
+    monkeypatch.setattr(stage, "train_step", count := Counting(stage.train_step))
+    run("again", "s")
+    assert count.calls == 5 and same(start / "again", start / "whole")
+
+
+class Counting:
+    """A function that counts its calls."""
+
+    def __init__(self, function: Callable) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *arguments) -> object:
+        self.calls += 1
+        return self.function(*arguments)
+
+
+def test_a_damaged_state_falls_back_to_the_one_before(run: Run, start: Path, capsys: pytest.CaptureFixture,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    run("whole")
+    with monkeypatch.context() as patch:
+        interrupt(patch, 7, kill)
+        with pytest.raises(Killed):
+            run("cut", "s")
+    newest = sorted((start / "scratch" / "s").rglob("*.pt"))[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    run("again", "s")
+    said = capsys.readouterr().err
+    assert f"restart state {newest.name} is damaged" in said and "going on from 0.0 kimg" in said
+    assert same(start / "again", start / "whole")
+
+
+def test_killed_before_delivery_it_delivers_all(run: Run, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = run("whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_deliver", lambda *a: kill())
+        with pytest.raises(Killed):
+            run("cut", "s")
+    assert run("again", "s") == wanted and same(start / "again", start / "whole")
+
+
+def test_other_parameters_start_anew_and_say_so(run: Run, start: Path, capsys: pytest.CaptureFixture,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        interrupt(patch, 7, kill)
+        with pytest.raises(Killed):
+            run("cut", "s")
+    run("other", "s", lr_g=0.001)
+    assert "other parameters, data or weights; starting anew" in capsys.readouterr().err
+    run("alone", lr_g=0.001)
+    assert same(start / "other", start / "alone")
+    monkeypatch.setattr(stage, "train_step", count := Counting(stage.train_step))
+    run("again", "s")
+    assert count.calls == 4  # the first run's state has stayed
+
+
+def test_too_few_faces(run: Run, start: Path) -> None:
+    write_dataset(start / "few.zip", faces(7).permute(0, 2, 3, 1).numpy())
+    with pytest.raises(StylebotError, match=r"few\.zip: 7 faces are too few for train\.batch 8"):
+        run("a", dataset=start / "few.zip")
+
+
+def test_faces_of_another_resolution(run: Run, start: Path) -> None:
+    write_dataset(start / "large.zip", faces(9, 32).permute(0, 2, 3, 1).numpy())
+    with pytest.raises(StylebotError, match=r"32 px .* weights make 16 px RGB; set pack\.resolution to 16"):
+        run("a", dataset=start / "large.zip")
+
+
+def test_grey_faces(run: Run, start: Path) -> None:
+    write_dataset(start / "grey.zip", faces(9)[:, 0].numpy())
+    with pytest.raises(StylebotError, match="16 px and 1 channels; the start weights make 16 px RGB"):
+        run("a", dataset=start / "grey.zip")
+
+
+def test_too_many_frozen_layers(run: Run) -> None:
+    with pytest.raises(StylebotError, match="freeze_d = 8: this discriminator has 0 to 7 layers"):
+        run("a", freeze_d=8)
+
+
+def test_start_weights_without_a_discriminator(run: Run, start: Path) -> None:
+    save_networks(start / "half.safetensors", Networks(G=None, D=None, G_ema=networks()[0], meta={}))
+    with pytest.raises(StylebotError, match=r"half\.safetensors"):
+        run("a", generator=start / "half.safetensors")
+
+
+def test_uneven_batches(run: Run) -> None:
+    with pytest.raises(StylebotError, match="not a multiple"):
+        run("a", batch=12)
+
+
+def test_divergence_ends_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "generator_loss", lambda logits: logits[:, 0] * torch.nan)
+    with pytest.raises(TrainingDiverged, match=r"no finite gradient at 0\.16 kimg; lower train\.lr_g"):
+        run("a", kimg=1.0)
+
+
+def test_one_loss_that_is_not_finite_does_not_reach_the_metrics(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = losses.generator_loss, []
+
+    def once(logits: Tensor) -> Tensor:
+        calls.append(1)
+        return real(logits) * (torch.nan if len(calls) == 8 else 1)
+
+    monkeypatch.setattr(losses, "generator_loss", once)
+    metrics = run("a")
+    assert metrics["train_skipped_steps"] == 1 and "train_loss_g" not in metrics and "train_loss_d" in metrics
+
+
+def test_latents_are_those_of_generate() -> None:
+    from stylebot import render
+
+    assert torch.equal(stage.latents(3, 8, 5), torch.as_tensor(render.latents([5, 6, 7], 8)))
+
+
+def test_states_hold_no_code(run: Run, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read with weights_only, whatever lies in the scratch folder."""
+    interrupt(monkeypatch, 2, kill)
+    with pytest.raises(Killed):
+        run("cut", "s")
+    saved = next((start / "scratch" / "s").rglob("*.pt")).read_bytes()[32:]
+    (start / "raw.pt").write_bytes(saved)
+    assert torch.load(start / "raw.pt", weights_only=True)["cur_nimg"] == 0
+    assert Restarts("train", {}).newest() is None
