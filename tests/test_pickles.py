@@ -4,6 +4,7 @@ import builtins
 import functools
 import importlib
 import io
+import math
 import os
 import pickle
 import resource
@@ -152,3 +153,20 @@ def test_flipped_bits_load_or_end_in_one_line(tmp_path: Path, name: str) -> None
             load_networks(tmp_path / "a")
         except StylebotError as error:
             assert "\n" not in str(error) and len(str(error)) < 600
+
+
+def described(count: int, *shape: int) -> bytes:
+    """A pickle of `count` generator tensors of `shape`, all over one storage of four numbers."""
+    storage, stride = torch.zeros(4).untyped_storage(), [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True)
+    tensor = Call(torch._utils._rebuild_tensor_v2, typed, 0, shape, tuple(stride), False, {})
+    return pickle.dumps({"g_ema": {f"style.{i}.weight": tensor for i in range(count)}}, 4)
+
+
+def test_tensors_cannot_claim_more_than_their_storage_or_their_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(described(1, 3, 3))
+    assert "shape [3, 3] in a storage of 4 numbers" in refusal(tmp_path / "a")
+    (tmp_path / "a").write_bytes(described(1, 1000, 1000))
+    assert "more than the file holds" in refusal(tmp_path / "a")
+    (tmp_path / "a").write_bytes(described(2000, 2, 2))
+    assert "shape" in refusal(tmp_path / "a") or "colour layers" in refusal(tmp_path / "a")

@@ -23,8 +23,8 @@ TOY = {
     "filter": {"sheet_faces": 12},
     "train": {"kimg": 0.032, "batch": 8, "batch_gpu": 8, "tick_kimg": 0.016, "snap_ticks": 1},
     "encode": {"kimg": 0.016, "batch": 4, "synthetic_faces": 8},
-    "superres": {"sheet_faces": 2},
-    "fid": {"images": 10, "bootstrap": 20},
+    "superres": {"factors": [4], "sheet_faces": 2},
+    "fid": {"images": 10, "bootstrap": 50},
     "audit": {"images": 10},
     "report": {"seeds": 2},
 }

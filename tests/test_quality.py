@@ -164,7 +164,8 @@ def test_pose_of_a_turned_head(yaw: float, pitch: float, roll: float) -> None:
     about_x = np.array([[1, 0, 0], [0, np.cos(p), -np.sin(p)], [0, np.sin(p), np.cos(p)]])
     about_z = np.array([[np.cos(r), -np.sin(r), 0], [np.sin(r), np.cos(r), 0], [0, 0, 1]])
     points = np.zeros((68, 2))
-    points[pose._POINTS] = (*(3.0 * (about_z @ about_x @ about_y @ pose._SHAPE)[:2]).T, 100, 50)
+    turned = about_z @ about_x @ about_y @ pose._SHAPE
+    points[pose._POINTS] = 3.0 * turned[:2].T + np.array([100.0, 50.0])
     found = pose.head_pose(points)
     assert found.roll_deg == pytest.approx(roll, abs=1e-6)
     assert found.yaw_deg == pytest.approx(yaw, abs=1e-6) and found.pitch_deg == pytest.approx(pitch, abs=1e-6)

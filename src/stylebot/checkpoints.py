@@ -23,8 +23,8 @@ _PICKLE_STARTS = (b"\x80", b"(", b"}", b"]", b")", b"c")  # protocol 2 and later
 def save_networks(path: Path, networks: Networks, half: bool = False) -> None:
     """Write safetensors: tensors "G.…", "D.…", "G_ema.…" (and "encoder.…"); metadata "stylebot" is JSON.
 
-    The JSON holds `format`, `configs` (constructor arguments by role) and `meta` (plain data). With `half` the
-    floating-point numbers are stored as float16; reading gives float32 again.
+    The JSON holds `format`, `configs` (constructor arguments by role) and `meta` (plain data). With `half`
+    the floating-point numbers are stored as float16; reading gives float32 again.
     Raises: StylebotError if meta is not plain data.
     """
     present = {role: net for role in ROLES if (net := getattr(networks, role)) is not None}

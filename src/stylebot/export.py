@@ -101,8 +101,8 @@ def write_onnx(G: Generator, folder: Path) -> None:
             "synthesis": (_FromW(G), (ws,), ["ws"], ({0: batch},))}
     for name, (module, example, inputs, shapes) in jobs.items():
         program = torch.onnx.export(
-            module.eval(), example, input_names=inputs, output_names=["img"], dynamo=True, dynamic_shapes=shapes,
-            opset_version=OPSET, verbose=False)
+            module.eval(), example, input_names=inputs, output_names=["img"], dynamo=True,
+            dynamic_shapes=shapes, opset_version=OPSET, verbose=False)
         write_bytes(folder / f"{name}.onnx", program.model_proto.SerializeToString())
 
 

@@ -136,7 +136,7 @@ def _start(
         for name in restarts.damaged:
             print(f"train: restart state {name} is damaged; taking the one before it", file=sys.stderr)
         if saved is not None:
-            print(f"train: going on from {saved['cur_nimg'] / 1000:.1f} kimg", file=sys.stderr)
+            print(f"train: going on from {saved['cur_nimg'] / 1000:.2f} kimg", file=sys.stderr)
         elif restarts.other:
             print("train: the saved state is of other parameters, data or weights; starting anew",
                   file=sys.stderr)  # fmt: skip
