@@ -24,8 +24,8 @@ from stylebot.trainer import Recipe, start_state, train_step
 
 RECIPE = Recipe(
     batch=8, batch_gpu=8, lr_g=0.0025, lr_d=0.0025, r1_gamma=1.0, pl_weight=2.0, style_mixing_prob=0.9,
-    G_reg_interval=4, D_reg_interval=16, ema_kimg=10, ema_rampup=None, freeze_d=0, augment="none", ada_target=0.6, ada_kimg=100,
-    p_initial=0.0, p_max=0.8, mirror=False, seed=0,
+    G_reg_interval=4, D_reg_interval=16, ema_kimg=10, ema_rampup=None, freeze_d=0, augment="none",
+    ada_target=0.6, ada_kimg=100, p_initial=0.0, p_max=0.8, mirror=False, seed=0,
 )  # fmt: skip
 
 

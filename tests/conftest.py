@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def model_file() -> Callable[[str], Path]:
-    """`model_file("landmarks.dat")`: that model as stage `fetch` brings it, fetched once when it is absent."""
+    """`model_file("landmarks.dat")`: that model as stage `fetch` brings it, fetched when absent."""
     from stylebot.fetch import FetchParams, fetch
     from stylebot.params import load_params
 

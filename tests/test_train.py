@@ -120,7 +120,7 @@ def test_killed_and_run_again_ends_the_same(
     run: Run, whole: tuple[Path, dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:  # fmt: skip
-    """Killed at 48 of 64 pictures, after a state at 32; DVC removes the outputs before it runs a stage again."""
+    """Killed at 48 of 64 pictures, after a state at 32; DVC removes outputs before it runs a stage again."""
     interrupt(monkeypatch, 7, kill)
     with pytest.raises(Killed):
         run("cut")

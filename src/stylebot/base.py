@@ -33,8 +33,8 @@ CONFIG = {"z_dim": 512, "w_dim": 512, "img_resolution": 64, "mapping_layers": 8,
 W_STD = 0.373  # of the public generator's w at psi 0.8; dividing by it makes G's w of unit variance
 RECIPE = Recipe(
     batch=16, batch_gpu=16, lr_g=0.0004, lr_d=0.002, r1_gamma=0.1, pl_weight=0.0, style_mixing_prob=0.0,
-    G_reg_interval=4, D_reg_interval=16, ema_kimg=1.0, ema_rampup=0.1, freeze_d=0, augment="face", ada_target=0.6,
-    ada_kimg=50.0, p_initial=0.0, p_max=0.5, mirror=True, seed=0,
+    G_reg_interval=4, D_reg_interval=16, ema_kimg=1.0, ema_rampup=0.1, freeze_d=0, augment="face",
+    ada_target=0.6, ada_kimg=50.0, p_initial=0.0, p_max=0.5, mirror=True, seed=0,
 )  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def pictures_up_to(G: Generator, w: Tensor, resolution: int) -> Tensor:
 
 
 def distil(G: Generator, pairs: Pairs, lesson: Lesson) -> Iterator[tuple[int, Generator, float]]:
-    """Teach G's low blocks the pictures of `pairs`; yields (pictures seen, average of G so far, loss) per batch."""
+    """Teach G's low blocks the pictures of `pairs`; yields (pictures seen, average of G, loss)."""
     target = pairs.imgs.float() / 127.5 - 1
     if lesson.resolution < G.img_resolution:
         target = F.interpolate(target, size=(lesson.resolution, lesson.resolution), mode="area")
@@ -154,42 +154,58 @@ def distil(G: Generator, pairs: Pairs, lesson: Lesson) -> Iterator[tuple[int, Ge
         yield nimg + lesson.batch, G_ema, float(loss.detach())
 
 
-def compete(state: TrainState, reals: Tensor, warm_kimg: float, kimg: float) -> Iterator[int]:
-    """GAN training of the distilled G: D alone for `warm_kimg`, then both until `kimg`; yields pictures shown.
+def compete(
+    state: TrainState, pairs: Pairs, warm_kimg: float, kimg: float, cool_kimg: float
+) -> Iterator[int]:
+    """GAN training of the distilled G: D alone for `warm_kimg`, both, D alone for the last `cool_kimg`.
 
-    lr_g rises from 0 over the first two kimg of G, so that a D that is still learning does not spoil G.
+    lr_g rises from 0 over two kimg, so that a D that is still learning does not spoil G; every fourth step G
+    also repeats eight of its pairs. Yields the pictures shown to D.
     """
-    rise, full = 2000, state.opt_G.param_groups[0]["lr"]
+    rise, full, reals = 2000, state.opt_G.param_groups[0]["lr"], pairs.imgs.to(state.pl_mean.device)
+    anchor = torch.optim.Adam(state.G.synthesis.parameters(), lr=2e-4, betas=(0.9, 0.99), eps=1e-8)
     while state.cur_nimg < kimg * 1000:
-        past = state.cur_nimg - warm_kimg * 1000
+        nimg = state.cur_nimg
+        active = warm_kimg * 1000 <= nimg < (kimg - cool_kimg) * 1000
         for group in state.opt_G.param_groups:
-            group["lr"] = full * min(1.0, max(0.0, past / rise))
+            group["lr"] = full * min(1.0, (nimg - warm_kimg * 1000) / rise) if active else 0.0
         train_step(state, reals, RECIPE)
+        if active and (nimg // RECIPE.batch) % 4 == 0:
+            which = torch.randint(len(reals), (8,), generator=drawer(RECIPE.seed, nimg, "anchor"))
+            state.G.requires_grad_(True)
+            img = pictures_up_to(state.G, pairs.ws[which].to(reals.device), state.G.img_resolution)
+            anchor.zero_grad(set_to_none=True)
+            (img - (reals[which].float() / 127.5 - 1)).abs().mean().backward()
+            anchor.step()
         yield state.cur_nimg
 
 
-def make(pairs_folder: Path, ir: Path, warm_kimg: float, kimg: float) -> Networks:
+def make(pairs_folder: Path, ir: Path, warm_kimg: float, kimg: float, cool_kimg: float) -> Networks:
     """The start weights, from pairs and the public mapping network; hours on a laptop, minutes on a GPU.
 
     Raises StylebotError when pairs or the mapping network cannot be read.
     """
     torch.manual_seed(RECIPE.seed)
-    G = Generator(**CONFIG)
-    D = Discriminator(img_resolution=64, channel_base=2048, channel_max=128)
+    G, D = Generator(**CONFIG), Discriminator(img_resolution=64, channel_base=2048, channel_max=128)
     take_mapping(G, ir)
     given = np.load(pairs_folder / "base_faces_w.npz")
     fold_truncation(G, float(given["psi"]) / W_STD, torch.from_numpy(given["w_avg"]))
     pairs = read_pairs(pairs_folder, G)
     G.mapping.w_avg.copy_(pairs.ws.mean(dim=0))
+    average = G
     for lesson in LESSONS:
-        for nimg, G_ema, loss in track(distil(G, pairs, lesson), f"{lesson.resolution} px", int(lesson.kimg * 1000) // lesson.batch):
+        steps = int(lesson.kimg * 1000) // lesson.batch
+        for nimg, current, loss in track(distil(G, pairs, lesson), f"{lesson.resolution} px", steps):
+            average = current
             if nimg % 2000 < lesson.batch:
                 print(f"{lesson.resolution} px {nimg / 1000:.0f} kimg loss {loss:.3f}")
-    state = start_state(G_ema, D, deepcopy(G_ema), RECIPE)
-    for nimg in track(compete(state, pairs.imgs.to(state.pl_mean.device), warm_kimg, kimg), "GAN", int(kimg * 1000) // RECIPE.batch):
+    state = start_state(average, D, deepcopy(average), RECIPE)
+    steps = int(kimg * 1000) // RECIPE.batch
+    for nimg in track(compete(state, pairs, warm_kimg, kimg, cool_kimg), "GAN", steps):
         if nimg % 512 == 0:
             print(f"GAN {nimg / 1000:.1f} kimg", {k: round(v, 3) for k, v in read_stats(state).items()})
-    meta = {"kimg": kimg, "distilled_kimg": sum(lesson.kimg for lesson in LESSONS), "pairs": pairs.fingerprint,
+    distilled_kimg = sum(lesson.kimg for lesson in LESSONS)
+    meta = {"kimg": kimg, "distilled_kimg": distilled_kimg, "pairs": pairs.fingerprint,
             "source": "mapping and pictures of random-face 2021.7.21.1 (MobileStyleGAN of FFHQ)",
-            "licence": "Apache-2.0, distilled from NVIDIA's FFHQ network: not for commercial use, to be careful"}  # fmt: skip
-    return Networks(state.G.cpu().half().float(), state.D.cpu().half().float(), state.G_ema.cpu().half().float(), meta=meta)
+            "licence": "Apache-2.0, distilled from NVIDIA's FFHQ network: not for commercial use"}
+    return Networks(*(net.cpu().half().float() for net in (state.G, state.D, state.G_ema)), meta=meta)
