@@ -42,6 +42,17 @@ def test_readme_shows_the_current_graph() -> None:
     assert shown[0] and shown[0] in shown[1:], f"paste into README.md:\n{graph}"
 
 
+def test_dvc_sees_every_data_file() -> None:
+    """DVC skips folders that it takes for git-ignored by rules of its own, and their data."""
+    from dvc.repo import Repo
+
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "*.dvc"], cwd=ROOT, check=True,
+                            text=True, capture_output=True).stdout.split()
+    with Repo(str(ROOT)) as repo:
+        seen = {Path(stage.path).relative_to(ROOT).as_posix() for stage in repo.index.stages}
+    assert listed and not set(listed) - seen
+
+
 def recipes() -> list[list[tuple[str, str]]]:
     """The -S settings of each `dvc exp run` in the README; of a sweep, the first value."""
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
