@@ -110,10 +110,10 @@ def test_the_discriminator_warms_up_alone(monkeypatch: pytest.MonkeyPatch) -> No
     state, numbers = start()
     monkeypatch.setattr(base, "RECIPE", numbers)
     before = {role: {k: p.clone() for k, p in getattr(state, role).named_parameters()} for role in ("G", "D")}
-    shown = []
-    for nimg in compete(state, faces(), warm_kimg=0.016, kimg=0.032):
+    pairs, shown = Pairs(torch.randn(len(faces()), state.G.w_dim), faces(), ""), []
+    for nimg in compete(state, pairs, warm_kimg=0.016, kimg=0.04, cool_kimg=0.008):
         shown.append(nimg)
         for role, net in (("G", state.G), ("D", state.D)):
             still = all(torch.equal(p, before[role][k]) for k, p in net.named_parameters())
             assert still == (role == "G" and nimg <= 24)
-    assert shown == [8, 16, 24, 32]
+    assert shown == [8, 16, 24, 32, 40]

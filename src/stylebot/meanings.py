@@ -39,6 +39,7 @@ _SAYS = {
     "filter_share": ("share accepted", "", "Accepted faces among all; the limits are in params.yaml."),
     "filter_identities": ("people", "", "Different people among accepted faces, as dlib sees them."),
     "filter_duplicates": ("duplicates", "", "Faces left out because the same picture is there already."),
+    "filter_score": ("mean quality", "higher", "Mean score of the accepted faces, 0 to 100."),
     "pack_train": ("training faces", "", "Faces that the networks learn from."),
     "pack_heldout": ("held-out faces", "", "Faces of other people, never shown in training: the yardstick."),
     "pack_people": ("people in the dataset", "", "Different people in training and held-out set together."),
