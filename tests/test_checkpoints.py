@@ -17,8 +17,10 @@ from stylebot.checkpoints import at_resolution, load_networks, save_networks
 from stylebot.discriminator import Discriminator
 from stylebot.errors import StylebotError
 from stylebot.generator import Generator
+from stylebot.official import from_snapshot
 from stylebot.rosinality import from_official
-from stylebot.weights import ROLES, Networks, skeleton
+from stylebot.torchfile import read_snapshot
+from stylebot.weights import ROLES, Networks, build, skeleton
 
 DATA = Path(__file__).parent / "data"
 OFFICIAL = ("tiny", "tiny_sg3", "tiny_torch113")
@@ -182,6 +184,26 @@ def test_what_the_snapshot_says_about_itself_is_kept() -> None:
     for networks in (one, other):
         assert networks.G.config["conv_clamp"] == 256 and networks.G.config["num_fp16_res"] == 4
         assert networks.D.config["mbstd_group_size"] == 4
+
+
+def test_frozen_layers_are_found_among_the_buffers() -> None:
+    content = (DATA / "official_tiny.pkl").read_bytes()
+    snapshot, whole = read_snapshot(content), load_networks(DATA / "official_tiny.pkl")
+    frozen = snapshot["D"].state["_modules"]["b8"].state["_modules"]["conv0"].state  # as Freeze-D saves it
+    frozen["_buffers"] |= frozen["_parameters"]
+    frozen["_parameters"] = {}
+    assert same(build(from_snapshot(snapshot, len(content))).D, whole.D)
+
+
+def test_a_snapshot_that_contradicts_itself_is_refused() -> None:
+    content = (DATA / "official_tiny.pkl").read_bytes()
+    snapshot = read_snapshot(content)
+    snapshot["G"].state["_init_kwargs"]["w_dim"] = 9
+    with pytest.raises(StylebotError, match="w_dim is 9 here and 8 there"):
+        from_snapshot(snapshot, len(content))
+    snapshot["G"].state["_init_kwargs"] |= {"w_dim": 8, "magic": 1}
+    with pytest.raises(StylebotError, match="magic"):
+        from_snapshot(snapshot, len(content))
 
 
 # ---- rosinality, pSp

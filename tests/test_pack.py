@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from aligned_faces import write_aligned
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from test_quality import FACES
@@ -30,7 +30,7 @@ def params(**changed: object) -> PackParams:
 
 
 @given(st.lists(st.integers(-1, 40), min_size=40, max_size=200), st.integers(0, 5), st.floats(0.1, 0.5))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None, phases=[Phase.generate])
 def test_nobody_is_on_both_sides(identities: list[int], seed: int, share: float) -> None:
     faces = table(identities)
     groups = linked_groups(faces)

@@ -18,7 +18,7 @@ from stylebot.errors import StylebotError
 from stylebot.files import read_json, write_json
 from stylebot.generator import Generator
 from stylebot.meanings import meaning
-from stylebot.report import Inputs, ReportParams, curves, funnel, numbers, progress, report
+from stylebot.report import Inputs, ReportParams, curves, funnel, headlines, numbers, progress, report
 from stylebot.weights import Networks
 
 ROOT = Path(__file__).parents[1]
@@ -179,15 +179,41 @@ def test_every_committed_number_is_explained() -> None:
     assert "fine-tuned" in meaning("fid_tuned").label and meaning("fid_tune") is None
 
 
-def test_numbers_keep_their_order(made: Inputs) -> None:
-    assert [stage for stage, _ in numbers(made.metrics)] == ["audit", "fid", "filter", "pack"]
+@pytest.mark.parametrize(("low", "high", "said"), [
+    (0.3, 0.9, "nearer to real"), (0.9, 1.1, "no difference"), (1.1, 1.5, "farther from")])
+def test_the_headline_reads_the_interval(low: float, high: float, said: str) -> None:
+    found = dict.fromkeys(("filter_accepted", "filter_faces", "filter_identities", "pack_heldout"), 1)
+    found |= {"audit_ok": 1, "audit_copies": 0.0, "audit_copies_high": 0.1, "kid_ratio": 1.0}
+    assert said in headlines(found | {"kid_ratio_low": low, "kid_ratio_high": high})[1][2]
+    with pytest.raises(StylebotError, match="kid_ratio_high"):
+        headlines(found | {"kid_ratio_low": low})
+
+
+def test_numbers_follow_the_pipeline_and_carry_their_intervals(made: Inputs) -> None:
+    assert [row[:2] for row in dict(numbers(made.metrics))["fid"]] == [("kid_ratio", "0.41 (0.3 to 0.5)")]
+    assert [stage for stage, _ in numbers(made.metrics)] == ["filter", "pack", "fid", "audit"]
+
+
+MOVES = """<script>
+for (const [name, value] of [["#step", 0], [".cut input", 80]]) {
+  const slider = document.querySelector(name);
+  slider.value = value;
+  slider.dispatchEvent(new Event("input"));
+}
+</script></body>"""
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-def test_a_browser_runs_it_without_complaint(page: Path, tmp_path: Path) -> None:
+def test_a_browser_runs_it_and_its_sliders_work(page: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved.html"
+    moved.write_text(page.read_text(encoding="utf-8").replace("</body>", MOVES), encoding="utf-8")
     done = subprocess.run(
         ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
-         "--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom", page.as_uri()],
+         "--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom", moved.as_uri()],
         capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr
-    assert 'id="step"' in done.stdout
+    tags = Tags(done.stdout)
+    steps = [div for div in tags.of("div") if "data-label" in div]
+    assert ["hidden" in div for div in steps] == [False, True, True]
+    assert next(s["aria-valuetext"] for s in tags.of("input") if s.get("id") == "step") == "0 kimg"
+    assert next(div["style"] for div in tags.of("div") if div.get("class") == "cut") == "--at: 80%;"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -41,16 +42,30 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", turn: str = "")
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{turn}>{escape(text)}</text>'
 
 
-def _axes(xs: list[float], ys: list[float], x_label: str, y_label: str) -> list[str]:
-    """Grid lines, numbers and labels for ticks `xs` and `ys`."""
+@dataclass(frozen=True)
+class _Scale:
+    """From a value to its place: `low` and `high` lie at `start` and `end` of the drawing."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: np.ndarray | float) -> np.ndarray | float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def _axes(across: _Scale, up: _Scale, x_label: str, y_label: str) -> list[str]:
+    """Grid lines, numbers and labels."""
     parts = []
-    for tick in ys:
-        y = _HEIGHT - _BOTTOM - (tick - ys[0]) / (ys[-1] - ys[0]) * (_HEIGHT - _TOP - _BOTTOM)
+    for tick in nice_ticks(up.low, up.high):
+        y = up(tick)
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(_text(_LEFT - 6, y + 4, f"{tick:g}", "end"))
-    for tick in xs:
-        x = _LEFT + (tick - xs[0]) / (xs[-1] - xs[0]) * (_WIDTH - _LEFT - _RIGHT)
-        parts.append(_text(x, _HEIGHT - _BOTTOM + 18, f"{tick:g}", "end" if tick == xs[-1] else "middle"))
+    for tick in nice_ticks(across.low, across.high):
+        if across.low <= tick <= across.high:
+            parts.append(_text(across(tick), _HEIGHT - _BOTTOM + 18, f"{tick:g}",
+                               "end" if across(tick) > _WIDTH - 2 * _RIGHT else "middle"))
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
     turn = f' transform="rotate(-90 14 {middle:.1f})"'
     below = _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, x_label)
@@ -69,12 +84,13 @@ def line_chart(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], ti
     if not curves:
         raise ValueError(f"{title}: nothing to draw")
     every_x, every_y = (np.concatenate([points[i] for points in curves.values()]) for i in (0, 1))
-    xs = nice_ticks(float(every_x.min()), float(every_x.max()))
-    ys = nice_ticks(float(every_y.min()), float(every_y.max()))
-    parts, legend, told = _axes(xs, ys, x_label, y_label), [], []
+    low, high = float(every_x.min()), float(every_x.max())
+    ticks = nice_ticks(float(every_y.min()), float(every_y.max()))
+    across = _Scale(*((low, high) if low < high else (low - 1, low + 1)), _LEFT, _WIDTH - _RIGHT)
+    up = _Scale(ticks[0], ticks[-1], _HEIGHT - _BOTTOM, _TOP)
+    parts, legend, told = _axes(across, up, x_label, y_label), [], []
     for (name, (x, y)), colour, dash in zip(curves.items(), COLOURS * 9, _DASHES * 9, strict=False):
-        at_x = _LEFT + (x - xs[0]) / (xs[-1] - xs[0]) * (_WIDTH - _LEFT - _RIGHT)
-        at_y = _HEIGHT - _BOTTOM - (y - ys[0]) / (ys[-1] - ys[0]) * (_HEIGHT - _TOP - _BOTTOM)
+        at_x, at_y = across(x), up(y)
         path = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(at_x, at_y, strict=True))
         stroke = f'fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dash}"'
         parts.append(f'<path d="{path}" {stroke}/>' if len(x) > 1 else

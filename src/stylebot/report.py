@@ -5,6 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import jinja2
@@ -18,8 +19,8 @@ from stylebot.charts import line_chart
 from stylebot.dist import device
 from stylebot.errors import StylebotError
 from stylebot.files import read_json, write_bytes
-from stylebot.meanings import meaning
-from stylebot.params import Section
+from stylebot.meanings import Meaning, meaning
+from stylebot.params import STAGES, Section
 from stylebot.render import load_generator, render
 
 _TEMPLATE = Path(__file__).with_suffix(".html.j2")
@@ -141,7 +142,7 @@ def progress(folder: Path, most: int) -> list[tuple[str, Picture]]:
         raise StylebotError(f"{folder} holds no pictures of the training's progress")
     steps = sorted(shown)
     chosen = np.unique(np.linspace(0, len(steps) - 1, min(most, len(steps))).round().astype(int))
-    labels = {steps[i]: f"{steps[i] / 1000:g} kimg" for i in chosen}
+    labels = {steps[i]: f"{steps[i] / 1000:.3g} kimg" for i in chosen}
     return [(label, read_picture(shown[step], f"Faces that the generator makes at {label}, same seeds"))
             for step, label in labels.items()]
 
@@ -199,16 +200,22 @@ def comparisons(folder: Path) -> list[tuple[str, list[tuple[Picture, Picture, Pi
 
 
 def numbers(folder: Path) -> list[tuple[str, list[tuple[str, str, str, str, str]]]]:
-    """Every number by stage: (name, value, label, which way is better, what it says)."""
+    """Every number by stage: (name, value, label, which way is better, what it says).
+
+    The ends of an interval stand beside their number.
+    """
     out = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=lambda path: STAGES.index(path.stem)):
+        text = {name: f"{value:.4g}" if isinstance(value, float) else str(value)
+                for name, value in read_json(path).items()}
+        ends = {name: [f"{name}_low", f"{name}_high"] for name in text}
+        ends = {name: pair for name, pair in ends.items() if text.keys() >= set(pair)}
         rows = []
-        for name, value in read_json(path).items():
-            said = meaning(name)
-            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            label, better, text = (said.label, said.better, said.text) if said else (words(name), "", "")
-            rows.append((name, shown, label, better, text))
-        out.append((path.stem, rows))
+        for name in text.keys() - set(chain.from_iterable(ends.values())):
+            interval = f" ({' to '.join(text[end] for end in ends[name])})" if name in ends else ""
+            said = meaning(name) or Meaning(words(name), "", "")
+            rows.append((name, text[name] + interval, said.label, said.better, said.text))
+        out.append((path.stem, sorted(rows)))
     return out
 
 
@@ -221,7 +228,9 @@ def headlines(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
     """The few sentences that a reader should leave with: value, what it is, how to read it."""
     m = metrics
     try:
-        gain = "nearer to real faces of the region" if m["kid_ratio_high"] < 1 else "no gain beyond noise"
+        gain = ("nearer to real faces of the region" if m["kid_ratio_high"] < 1 else
+                "farther from real faces than before" if m["kid_ratio_low"] > 1 else
+                "no difference beyond noise")
         verdict = "within the limit" if m["audit_ok"] else "more than audit.max_copies allows"
         return [
             (f"{m['filter_accepted']} of {m['filter_faces']}", "faces accepted",
