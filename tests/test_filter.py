@@ -111,12 +111,15 @@ def test_all_reasons_are_kept_worst_first() -> None:
 def test_the_best_copy_stays_and_identity_alone_refuses_nobody(tmp_path: Path) -> None:
     rgb = FACES[4][0]
     faces = [face(4), face(4, name="again.jpg", rgb=jpeg(rgb, 40), scale=1.9),
-             face(4, name="mirrored.jpg", rgb=rgb[:, ::-1].copy(), scale=1.8), face(5), face(6)]
+             face(4, name="mirrored.jpg", rgb=rgb[:, ::-1].copy(), scale=1.8), face(5), face(6),
+             face(5, name="half.jpg", rgb=jpeg(FACES[5][0], 90), det_score=2.3, qsize_px=120.0)]
     _, table = run(tmp_path, faces, params())
     assert table.loc["04.jpg", "accepted"] and table.loc["04.jpg", "duplicate_of"] == ""
     for name in ("again.jpg", "mirrored.jpg"):
         assert table.loc[name, "reasons"].tolist() == ["duplicate"]
         assert table.loc[name, "duplicate_of"] == table.loc["04.jpg", "face_id"]
+    assert table["duplicate_of"]["half.jpg"] == table["face_id"]["05.jpg"], "a bit better, half the size"
+    assert table["score"]["half.jpg"] > table["score"]["05.jpg"]
     assert table["identity"]["04.jpg"] == table["identity"]["mirrored.jpg"] != table["identity"]["05.jpg"]
     shutil.rmtree(tmp_path / "align")
     _, table = run(tmp_path, [face(n) for n in range(6)], params(**ANYBODY))
