@@ -3,25 +3,30 @@
 import io
 import math
 import zipfile
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from training import faces, start
 
 from stylebot import base
 from stylebot.base import (
+    Duel,
     Lesson,
     Pairs,
-    compete,
     distil,
+    feature_gap,
+    fight,
     fold_truncation,
+    grown,
+    looked_at,
     picture_loss,
     pictures_up_to,
     read_pairs,
 )
+from stylebot.discriminator import Discriminator
 from stylebot.errors import StylebotError
 from stylebot.generator import Generator
 
@@ -34,6 +39,7 @@ def small(**options) -> Generator:
 
 def test_folded_truncation_is_truncation_about_zero() -> None:
     G, z, w_avg = small(), torch.randn(4, 512), torch.randn(8)
+    G.mapping.fc1.bias.data.normal_(std=100)
     wanted = G.eval().mapping(z) * 0.8
     fold_truncation(G, 0.8, w_avg)
     torch.testing.assert_close(G.mapping(z), wanted)
@@ -106,14 +112,49 @@ def test_a_lesson_teaches(rng: torch.Generator) -> None:
     assert 0 < gap < (G.synthesis.b4.const - before["synthesis.b4.const"]).abs().max()
 
 
-def test_the_discriminator_warms_up_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    state, numbers = start()
-    monkeypatch.setattr(base, "RECIPE", numbers)
-    before = {role: {k: p.clone() for k, p in getattr(state, role).named_parameters()} for role in ("G", "D")}
-    pairs, shown = Pairs(torch.randn(len(faces()), state.G.w_dim), faces(), ""), []
-    for nimg in compete(state, pairs, warm_kimg=0.016, kimg=0.04, cool_kimg=0.008):
-        shown.append(nimg)
-        for role, net in (("G", state.G), ("D", state.D)):
-            still = all(torch.equal(p, before[role][k]) for k, p in net.named_parameters())
-            assert still == (role == "G" and nimg <= 24)
-    assert shown == [8, 16, 24, 32, 40]
+def small_D(resolution: int = 16) -> Discriminator:
+    return Discriminator(img_resolution=resolution, channel_base=64, channel_max=8, filter_taps=(1.0,))
+
+
+def test_looking_at_blocks_does_not_change_the_logits() -> None:
+    D, img = small_D(), torch.randn(4, 3, 16, 16)
+    logits, found = looked_at(D, img)
+    torch.testing.assert_close(logits, D(img))
+    assert [tuple(x.shape) for x in found] == [(4, 8, 8, 8), (4, 8, 4, 4)]
+
+
+def test_feature_gap() -> None:
+    a, b = torch.full((2, 3), 3.0), torch.full((2, 3), -2.0)
+    assert float(feature_gap([a, b], [a, b])) == 0
+    assert float(feature_gap([a, b], [2 * a, 4 * b])) == pytest.approx(3 / 6 + 6 / 8, rel=1e-3)
+
+
+def test_a_grown_discriminator_keeps_the_smaller_ones_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "CONFIG_D", {"channel_base": 64, "channel_max": 8, "filter_taps": (1.0,)})
+    small_one = small_D(8)
+    large = grown(small_one, 16)
+    own = large.state_dict()
+    shared = set(own) & set(small_one.state_dict())
+    assert "b8.conv0.weight" in shared and "b8.fromrgb.weight" not in own and "b16.fromrgb.weight" in own
+    assert all(torch.equal(own[k], small_one.state_dict()[k]) for k in shared)
+
+
+def test_a_fight_moves_both_and_pulls_g_towards_its_pairs(rng: torch.Generator) -> None:
+    G, D = small(z_dim=8), small_D(8)
+    G_ema = deepcopy(G)
+    ws = torch.randn(16, 8, generator=rng)
+    colours = torch.randint(256, (16, 3, 1, 1), generator=rng, dtype=torch.uint8)
+    pairs = Pairs(ws, colours.expand(16, 3, 16, 16).contiguous(), "")
+    before = {role: {k: p.clone() for k, p in net.named_parameters()} for role, net in (("G", G), ("D", D))}
+
+    def error(net: Generator) -> float:
+        with torch.no_grad():
+            fake = pictures_up_to(net, ws, 8)
+        return float((fake - (colours.float() / 127.5 - 1)).abs().mean())
+
+    first = error(G)
+    assert list(fight(G, G_ema, D, pairs, Duel(8, 1.0, 8, 0.01, 0.002, 0.5))) == list(range(8, 1001, 8))
+    assert error(G) < 0.7 * first and error(G_ema) < 0.7 * first
+    moved = {k for k, p in G.named_parameters() if not torch.equal(p, before["G"][k])}
+    assert moved and not {k for k in moved if k.startswith(("mapping", "synthesis.b16"))}
+    assert all(p.requires_grad and not torch.equal(p, before["D"][k]) for k, p in D.named_parameters())

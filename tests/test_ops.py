@@ -70,6 +70,15 @@ def stuffed(x: np.ndarray, f: np.ndarray, up: int, down: int, padding: tuple[int
     return full.reshape(rows - h + 1, -1)[::down, ::down]
 
 
+@pytest.mark.parametrize("k", [1, 3])
+def test_shrinking_without_low_pass_keeps_every_second_pixel_of_the_convolution(
+    k: int, rng: torch.Generator
+) -> None:
+    x, w = torch.randn(2, 3, 8, 8, generator=rng), torch.randn(5, 3, k, k, generator=rng)
+    wanted = F.conv2d(x, w, padding=k // 2)[:, :, ::2, ::2]
+    torch.testing.assert_close(ops.conv_down2(x, w, ops.blur_filter((1.0,))), wanted)
+
+
 @pytest.mark.parametrize(("up", "down", "padding", "gain"), [
     (1, 1, (0, 0, 0, 0), 1.0), (2, 1, (2, 1, 2, 1), 4.0), (1, 2, (1, 1, 1, 1), 1.0),
     (3, 2, (3, -1, -2, 4), 1.7), (2, 3, (0, 5, 1, 0), -0.5), (1, 1, (-1, -1, -2, 0), 2.0)])  # fmt: skip

@@ -1,7 +1,7 @@
 """Tool `base`: small start weights for the sample, distilled from a public face generator, then GAN-trained.
 
 First G's synthesis learns the pictures that the public generator makes of the same w (its mapping network is
-taken over whole); then the project's own trainer goes on with a discriminator, the same pictures as reals.
+taken over whole); then it goes on against a discriminator that sees the same pictures as reals.
 """
 
 import hashlib
@@ -24,18 +24,17 @@ from stylebot.discriminator import Discriminator
 from stylebot.ema import ema_beta, update_ema
 from stylebot.errors import StylebotError
 from stylebot.generator import Generator
+from stylebot.losses import discriminator_loss, generator_loss, r1_penalty
 from stylebot.randomness import drawer
-from stylebot.trainer import Recipe, TrainState, read_stats, start_state, train_step
 from stylebot.weights import Networks
 
 CONFIG = {"z_dim": 512, "w_dim": 512, "img_resolution": 64, "mapping_layers": 8,
           "channel_base": 2048, "channel_max": 128}
+# No low-pass before D's strided convolutions: at this width D does not see pixel-sized grain through the blur
+# (after 120 steps on grainy pictures: loss 1.38 with it, 0.3 without), and G covers faces with it.
+CONFIG_D = {"img_resolution": 64, "channel_base": 2048, "channel_max": 128, "filter_taps": (1.0,)}
 W_STD = 0.373  # of the public generator's w at psi 0.8; dividing by it makes G's w of unit variance
-RECIPE = Recipe(
-    batch=16, batch_gpu=16, lr_g=0.0004, lr_d=0.002, r1_gamma=0.1, pl_weight=0.0, style_mixing_prob=0.0,
-    G_reg_interval=4, D_reg_interval=16, ema_kimg=1.0, ema_rampup=0.1, freeze_d=0, augment="face",
-    ada_target=0.6, ada_kimg=50.0, p_initial=0.0, p_max=0.5, mirror=True, seed=0,
-)  # fmt: skip
+SEED = 0
 
 
 class Lesson(NamedTuple):
@@ -52,6 +51,23 @@ LESSONS = (
     Lesson(16, 32, 4, 3e-3, 1.0), Lesson(32, 14, 8, 4e-3, 1.0), Lesson(64, 22, 8, 4e-3, 0.7),
     Lesson(64, 10, 4, 4e-3, 1.0), Lesson(64, 10, 4, 2.5e-3, 0.0), Lesson(64, 9, 4, 1.6e-3, 0.0),
 )  # fmt: skip
+
+
+class Duel(NamedTuple):
+    """One part of the GAN training: blocks up to `resolution` px of G and D, `kimg` thousand pictures."""
+
+    resolution: int
+    kimg: float
+    batch: int
+    lr_g: float
+    lr_d: float
+    falls_from: float  # share of the duel after which both lr fall, linearly, to 5 % of themselves
+
+
+DUELS = (
+    Duel(32, 3.1, 8, 5e-4, 4e-3, 1.0), Duel(32, 10, 8, 8e-4, 4e-3, 1.0), Duel(64, 30, 8, 8e-4, 4e-3, 0.65),
+)  # fmt: skip
+R1_GAMMA, R1_INTERVAL, EMA_KIMG = 0.2, 16, 2.0
 
 
 @dataclass
@@ -145,7 +161,7 @@ def distil(G: Generator, pairs: Pairs, lesson: Lesson) -> Iterator[tuple[int, Ge
         left = (total - nimg) / max(total * (1 - lesson.falls_from), 1e-9)
         for group in opt.param_groups:
             group["lr"] = lesson.lr * min(1.0, (nimg + lesson.batch) / 1000) * min(1.0, max(0.04, left))
-        which = torch.randint(len(target), (lesson.batch,), generator=drawer(RECIPE.seed, nimg, f"{lesson}"))
+        which = torch.randint(len(target), (lesson.batch,), generator=drawer(SEED, nimg, f"{lesson}"))
         loss = picture_loss(pictures_up_to(G, pairs.ws[which], lesson.resolution), target[which])
         opt.zero_grad(set_to_none=True)
         loss.backward()
@@ -154,58 +170,102 @@ def distil(G: Generator, pairs: Pairs, lesson: Lesson) -> Iterator[tuple[int, Ge
         yield nimg + lesson.batch, G_ema, float(loss.detach())
 
 
-def compete(
-    state: TrainState, pairs: Pairs, warm_kimg: float, kimg: float, cool_kimg: float
-) -> Iterator[int]:
-    """GAN training of the distilled G: D alone for `warm_kimg`, both, D alone for the last `cool_kimg`.
+def looked_at(D: Discriminator, img: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Logits [N, 1] and the output of each of D's blocks before 4 px."""
+    x, found = None, []
+    for r in D.resolutions:
+        x, img = getattr(D, f"b{r}")(x, img)
+        found.append(x)
+    return D.b4(x, img, None), found
 
-    lr_g rises from 0 over two kimg, so that a D that is still learning does not spoil G; every fourth step G
-    also repeats eight of its pairs. Yields the pictures shown to D.
+
+def feature_gap(fake: list[Tensor], real: list[Tensor]) -> Tensor:
+    """Sum over D's blocks of the mean absolute difference, relative to the mean absolute value; scalar.
+
+    Source: Larsen et al. 2016, arXiv 1512.09300, section 2.2 (distance in the discriminator's features).
     """
-    rise, full, reals = 2000, state.opt_G.param_groups[0]["lr"], pairs.imgs.to(state.pl_mean.device)
-    anchor = torch.optim.Adam(state.G.synthesis.parameters(), lr=2e-4, betas=(0.9, 0.99), eps=1e-8)
-    while state.cur_nimg < kimg * 1000:
-        nimg = state.cur_nimg
-        active = warm_kimg * 1000 <= nimg < (kimg - cool_kimg) * 1000
-        for group in state.opt_G.param_groups:
-            group["lr"] = full * min(1.0, (nimg - warm_kimg * 1000) / rise) if active else 0.0
-        train_step(state, reals, RECIPE)
-        if active and (nimg // RECIPE.batch) % 4 == 0:
-            which = torch.randint(len(reals), (8,), generator=drawer(RECIPE.seed, nimg, "anchor"))
-            state.G.requires_grad_(True)
-            img = pictures_up_to(state.G, pairs.ws[which].to(reals.device), state.G.img_resolution)
-            anchor.zero_grad(set_to_none=True)
-            (img - (reals[which].float() / 127.5 - 1)).abs().mean().backward()
-            anchor.step()
-        yield state.cur_nimg
+    return sum((a - b).abs().mean() / (b.abs().mean() + 1e-4) for a, b in zip(fake, real, strict=True))
 
 
-def make(pairs_folder: Path, ir: Path, warm_kimg: float, kimg: float, cool_kimg: float) -> Networks:
-    """The start weights, from pairs and the public mapping network; hours on a laptop, minutes on a GPU.
+def grown(D: Discriminator | None, resolution: int) -> Discriminator:
+    """A discriminator of `resolution` px with the layers that a smaller one has in common with it."""
+    larger = Discriminator(**CONFIG_D | {"img_resolution": resolution})
+    if D is not None:
+        own = larger.state_dict()
+        larger.load_state_dict(own | {k: v for k, v in D.state_dict().items() if k in own})
+    return larger
+
+
+def fight(G: Generator, G_ema: Generator, D: Discriminator, pairs: Pairs, duel: Duel) -> Iterator[int]:
+    """GAN training in which G also has to match each picture of `pairs` in D's features and in pixels.
+
+    Yields the pictures shown. lr_g rises over the first thousand. Mapping and higher blocks stay as they are.
+    """
+    reals = F.interpolate(pairs.imgs.float() / 127.5 - 1, size=(duel.resolution,) * 2, mode="area")
+    adam = {"betas": (0.0, 0.99), "eps": 1e-8, "fused": True}
+    opt_G = torch.optim.Adam(G.synthesis.parameters(), lr=duel.lr_g, **adam)
+    opt_D = torch.optim.Adam(D.parameters(), lr=duel.lr_d, **adam)
+    total = int(duel.kimg * 1000) // duel.batch * duel.batch
+    for nimg in range(0, total, duel.batch):
+        fall = min(1.0, max(0.05, (total - nimg) / max(total * (1 - duel.falls_from), 1e-9)))
+        opt_G.param_groups[0]["lr"] = duel.lr_g * fall * min(1.0, (nimg + duel.batch) / 1000)
+        opt_D.param_groups[0]["lr"] = duel.lr_d * fall
+        draw = drawer(SEED, nimg, f"{duel}")
+        which, other = (torch.randint(len(reals), (duel.batch,), generator=draw) for _ in range(2))
+        fake = pictures_up_to(G, pairs.ws[which], duel.resolution)
+        D.requires_grad_(False)
+        with torch.no_grad():
+            wanted = looked_at(D, reals[which])[1]
+        logits, seen = looked_at(D, fake)
+        gap = fake - reals[which]
+        loss = generator_loss(logits).mean() + feature_gap(seen, wanted)
+        loss = loss + gap.abs().mean() + F.avg_pool2d(gap, 4).abs().mean()
+        _step(opt_G, loss)
+        D.requires_grad_(True)
+        flips = torch.rand(2, generator=draw) < 0.5
+        real = reals[other].flip(3) if flips[0] else reals[other]
+        fake = fake.detach().flip(3) if flips[1] else fake.detach()
+        on_real, on_fake = discriminator_loss(D(real), D(fake))
+        _step(opt_D, on_real.mean() + on_fake.mean())
+        if nimg // duel.batch % R1_INTERVAL == 0:
+            penalty, _ = r1_penalty(D, lambda img: img, real)
+            _step(opt_D, penalty.mean() * (R1_GAMMA / 2 * R1_INTERVAL))
+        update_ema(G_ema, G, ema_beta(duel.batch, EMA_KIMG, nimg + duel.batch, 0.1))
+        yield nimg + duel.batch
+
+
+def _step(opt: torch.optim.Optimizer, loss: Tensor) -> None:
+    loss.backward()
+    opt.step()
+    opt.zero_grad(set_to_none=True)
+
+
+def make(pairs_folder: Path, ir: Path) -> Networks:
+    """The start weights, from pairs and the public mapping network; hours on a laptop.
 
     Raises StylebotError when pairs or the mapping network cannot be read.
     """
-    torch.manual_seed(RECIPE.seed)
-    G, D = Generator(**CONFIG), Discriminator(img_resolution=64, channel_base=2048, channel_max=128)
+    torch.manual_seed(SEED)
+    G = Generator(**CONFIG)
     take_mapping(G, ir)
     given = np.load(pairs_folder / "base_faces_w.npz")
     fold_truncation(G, float(given["psi"]) / W_STD, torch.from_numpy(given["w_avg"]))
     pairs = read_pairs(pairs_folder, G)
     G.mapping.w_avg.copy_(pairs.ws.mean(dim=0))
-    average = G
     for lesson in LESSONS:
         steps = int(lesson.kimg * 1000) // lesson.batch
-        for nimg, current, loss in track(distil(G, pairs, lesson), f"{lesson.resolution} px", steps):
-            average = current
+        for nimg, average, loss in track(distil(G, pairs, lesson), f"{lesson.resolution} px", steps):
+            G_ema = average
             if nimg % 2000 < lesson.batch:
                 print(f"{lesson.resolution} px {nimg / 1000:.0f} kimg loss {loss:.3f}")
-    state = start_state(average, D, deepcopy(average), RECIPE)
-    steps = int(kimg * 1000) // RECIPE.batch
-    for nimg in track(compete(state, pairs, warm_kimg, kimg, cool_kimg), "GAN", steps):
-        if nimg % 512 == 0:
-            print(f"GAN {nimg / 1000:.1f} kimg", {k: round(v, 3) for k, v in read_stats(state).items()})
-    distilled_kimg = sum(lesson.kimg for lesson in LESSONS)
-    meta = {"kimg": kimg, "distilled_kimg": distilled_kimg, "pairs": pairs.fingerprint,
+    G, D = deepcopy(G_ema), None
+    for duel in DUELS:
+        D = grown(D, duel.resolution)
+        steps = int(duel.kimg * 1000) // duel.batch
+        for _ in track(fight(G, G_ema, D, pairs, duel), f"GAN, {duel.resolution} px", steps):
+            pass
+    meta = {"kimg": sum(d.kimg for d in DUELS), "distilled_kimg": sum(lesson.kimg for lesson in LESSONS),
+            "pairs": pairs.fingerprint,
             "source": "mapping and pictures of random-face 2021.7.21.1 (MobileStyleGAN of FFHQ)",
             "licence": "Apache-2.0, distilled from NVIDIA's FFHQ network: not for commercial use"}
-    return Networks(*(net.cpu().half().float() for net in (state.G, state.D, state.G_ema)), meta=meta)
+    return Networks(*(net.half().float() for net in (G, D, G_ema)), meta=meta)

@@ -70,7 +70,12 @@ def conv_up2(x: Tensor, w: Tensor, f: Tensor) -> Tensor:
 
 
 def conv_down2(x: Tensor, w: Tensor, f: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x [N, I, H, W] low-passed, convolved with w [O, I, k, k] (k 1 or 3) at stride 2: [N, O, H/2, W/2]."""
+    """x [N, I, H, W] low-passed, convolved with w [O, I, k, k] (k 1 or 3) at stride 2: [N, O, H/2, W/2].
+
+    f [k, k] with k even, or [1, 1]: no low-pass.
+    """
+    if f.shape[0] == 1:
+        return F.conv2d(x, w, bias, stride=2, padding=w.shape[2] // 2)
     if w.shape[2] == 1:
         return F.conv2d(downsample2d(x, f), w, bias)
     return F.conv2d(blur(x, f, padding=2), w, bias, stride=2)
