@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test lint bench pull
+.PHONY: setup repro test lint bench fuzz pull
 
 setup: $(VENV)/.ready  ## .venv with the pinned packages
 
@@ -27,6 +27,9 @@ test: setup  ## every test that needs no GPU
 
 lint: setup
 	$(BIN)/ruff check .
+
+fuzz: setup  ## ten minutes of damaged and hostile checkpoints; findings lie in .scratch/fuzz
+	$(BIN)/python tests/fuzz/fuzz_checkpoints.py --seconds 600
 
 bench: setup  ## benchmarks, by hand; results belong into bench/RESULTS.md
 	PYTHONPATH=src $(BIN)/python bench/speed.py

@@ -10,16 +10,17 @@ from stylebot.export import export
 
 
 def main(
-    kind: Annotated[str, Option(help="rosinality (.pt, pSp family), official (folder) or onnx (folder)")],
+    kind: Annotated[str, Option(help="rosinality (.pt), psp (.pt), official (folder) or onnx (folder)")],
     out: Annotated[Path, Option(help="the file or folder to write")],
     generator: Dep = Dep(Path("stages/train/networks.safetensors")),  # noqa: B008
-    allow_missing: Annotated[bool, Option(help="start missing tensors at random")] = False,
+    encoder: Annotated[Path | None, Option(help="for psp: what stage encode wrote, variant psp")] = None,
+    allow_missing: Annotated[bool, Option(help="start tensors that are missing anew, and list them")] = False,
 ) -> None:
     """Write the networks of any checkpoint of the family for another program.
 
     generator: the checkpoint to export
     """
-    export(generator, kind, out, allow_missing)
+    export(generator, kind, out, allow_missing, encoder)
 
 
 if __name__ == "__main__":

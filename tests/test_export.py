@@ -1,6 +1,7 @@
 """Exports come back bit for bit, and mean the same to other programs."""
 
 import copy
+import hashlib
 import json
 from pathlib import Path
 
@@ -10,13 +11,24 @@ import torch
 
 from stylebot.checkpoints import load_networks
 from stylebot.discriminator import Discriminator
+from stylebot.encoder import Encoder, PspEncoder, save_encoder
 from stylebot.errors import StylebotError
-from stylebot.export import export, official_state, write_official, write_onnx, write_rosinality
+from stylebot.export import (
+    export,
+    official_state,
+    psp_options,
+    unlike_psp,
+    write_official,
+    write_onnx,
+    write_psp,
+    write_rosinality,
+)
 from stylebot.generator import Generator
 from stylebot.torchfile import read_snapshot
 from stylebot.weights import ROLES, Networks
 
 DATA = Path(__file__).parent / "data"
+PSP_LIST = "7bc68bfacc0c2210969aeb8161b756c7ba4f441e15fbc62e46924104e755e360"  # oracle psp_state_keys
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +125,63 @@ def test_onnx_gives_the_same_pictures(networks: Networks, tmp_path: Path) -> Non
 def test_unknown_kinds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StylebotError, match="tensorflow is none of"):
         export(DATA / "official_tiny.pkl", "tensorflow", tmp_path / "x")
+
+
+def psp_state(styles: int = 6) -> dict[str, torch.Tensor]:
+    """Some tensors under pSp's names, and an integer as its batch norms have."""
+    names = ["input_layer.0.weight", *(f"styles.{i}.linear.weight" for i in range(styles))]
+    state = {name: torch.randn(3, 2) for name in names}
+    return state | {"input_layer.1.num_batches_tracked": torch.tensor(7)}
+
+
+def test_psp_there_and_back(networks: Networks, tmp_path: Path) -> None:
+    G = networks.G_ema
+    encoder = psp_state() | {"latent_avg": G.mapping.w_avg.expand(6, 16).clone()}
+    whole = Networks(None, None, G, {}, encoder)
+    write_psp(whole, tmp_path / "a.pt", psp_options(G, encoder, {"lr": 1e-4, "factors": [1, 8]}))
+    back = load_networks(tmp_path / "a.pt", need=("G_ema",))
+    assert same(back.G_ema, G) and back.encoder.keys() == encoder.keys()
+    assert all(torch.equal(back.encoder[name], tensor) for name, tensor in encoder.items())
+    assert back.encoder["input_layer.1.num_batches_tracked"].dtype == torch.int64
+    theirs = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert theirs.keys() == {"state_dict", "latent_avg", "opts"}
+    assert {name.partition(".")[0] for name in theirs["state_dict"]} == {"encoder", "decoder"}
+    opts = theirs["opts"]
+    assert opts["encoder_type"] == "GradualStyleEncoder" and opts["output_size"] == 16
+    assert opts["resize_factors"] == "1,8" and opts["lr"] == 1e-4 and opts["start_from_latent_avg"]
+    write_psp(back, tmp_path / "b.pt")
+    again = torch.load(tmp_path / "b.pt", weights_only=True)
+    assert again["opts"] == opts and again["state_dict"].keys() == theirs["state_dict"].keys()
+    assert all(torch.equal(again["state_dict"][k], v) for k, v in theirs["state_dict"].items())
+
+
+def test_psp_refuses_what_does_not_belong_together(networks: Networks, tmp_path: Path) -> None:
+    G, path = networks.G_ema, tmp_path / "a.pt"
+    average = G.mapping.w_avg.expand(6, 16).clone()
+    for encoder, words in (({}, "needs G_ema and an encoder"), (psp_state(), "does not fit a generator of 16"),
+                           (psp_state() | {"latent_avg": average + 1}, "do not match"),
+                           (psp_state(5) | {"latent_avg": average}, "has 5 styles, the generator 6")):
+        with pytest.raises(StylebotError, match=words):
+            write_psp(Networks(None, None, G, {}, encoder), path)
+    assert not path.exists()
+    light = Encoder("light", 16, w_dim=16)
+    save_encoder(tmp_path / "light.safetensors", light, {})
+    with pytest.raises(StylebotError, match=r"a light encoder.*encode\.variant"):
+        export(DATA / "rosinality_legacy.pt", "psp", path, encoder=tmp_path / "light.safetensors")
+
+
+def test_psp_is_told_where_its_decoder_differs(networks: Networks) -> None:
+    said = "; ".join(unlike_psp(networks.G_ema))
+    assert "w_dim 16 instead of 512" in said and "mapping_layers 2 instead of 8" in said
+    with torch.device("meta"):
+        assert unlike_psp(Generator(img_resolution=256)) == []
+        assert unlike_psp(Generator(img_resolution=256, channel_base=16384)) == [
+            "channel_multiplier 1 instead of 2"]
+
+
+def test_psp_encoders_have_the_published_names() -> None:
+    """Names and shapes of GradualStyleEncoder for 1024 px, by a hash of the published list."""
+    with torch.device("meta"):
+        state = PspEncoder(1024).state_dict()
+    listed = "\n".join(f"{name} {list(tensor.shape)}" for name, tensor in sorted(state.items()))
+    assert hashlib.sha256(listed.encode()).hexdigest() == PSP_LIST

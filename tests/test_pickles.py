@@ -1,22 +1,13 @@
 """Hostile, damaged and oversized files: each ends in one line, nothing in them runs, memory stays bounded."""
 
-import builtins
-import functools
-import importlib
-import io
-import math
 import os
 import pickle
 import resource
-import struct
-import subprocess
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from hostile_files import Call, bombs, described, hostile, lying, nested
 
 from stylebot.checkpoints import load_networks
 from stylebot.errors import StylebotError
@@ -33,46 +24,9 @@ def refusal(path: Path) -> str:
     return text
 
 
-class Call:
-    """Pickles as a call of `function` with `arguments`."""
-
-    def __init__(self, function: Callable, *arguments: object) -> None:
-        self.function, self.arguments = function, arguments
-
-    def __reduce__(self) -> tuple:
-        return self.function, self.arguments
-
-
-def hostile(marker: Path) -> dict[str, bytes]:
-    """Files that would leave `marker` behind if anything in them ran, by what they try."""
-    touch = f"open({str(marker)!r}, 'w').close()"
-    run, module = Call(os.system, f"touch {marker}"), Call(importlib.import_module, "os")
-    tries = {
-        "system": run, "nested": {"G": {"_modules": [1, (2, {"x": run})]}},
-        "eval": {"G": Call(builtins.eval, touch)}, "exec": {"G_ema": Call(builtins.exec, touch)},
-        "getattr": Call(builtins.getattr, module, "system"), "import": module,
-        "partial": Call(functools.partial, os.system, "x"),
-        "subprocess": Call(subprocess.check_call, ["touch", str(marker)]),
-        "load_from_bytes": Call(torch.storage._load_from_bytes, pickle.dumps(run)),
-        "ndarray": {"G": np.array([run], dtype=object)},
-    }
-    out = {f"{name} {protocol}": pickle.dumps(value, protocol) for name, value in tries.items()
-           for protocol in (0, 2, 4) if not (name == "load_from_bytes" and protocol == 0)}
-    out["stacked name"] = b"\x80\x04\x8c\x13torch.serialization\x8c\x09os.system\x93\x8c\x01x\x85R."
-    for new in (True, False):
-        buffer = io.BytesIO()
-        torch.save({"g_ema": run, "latent_avg": torch.zeros(2)}, buffer, _use_new_zipfile_serialization=new)
-        out[f"torch.save zip {new}"] = buffer.getvalue()
-    inner = io.BytesIO()
-    torch.save(run, inner)
-    zipped = Call(torch.storage._load_from_bytes, inner.getvalue())
-    out["storage that is a zip"] = pickle.dumps({"G": zipped}, 4)
-    return out
-
-
 def test_nothing_hostile_runs(tmp_path: Path) -> None:
     marker = tmp_path / "marker"
-    for name, content in hostile(marker).items():
+    for name, content in (hostile(marker) | nested(marker)).items():
         path = tmp_path / f"{name}.pkl"
         path.write_bytes(content)
         refusal(path)
@@ -84,48 +38,33 @@ def test_what_is_refused_is_named(tmp_path: Path) -> None:
     assert "asks for 'posix.system'" in refusal(tmp_path / "a.pkl")
 
 
-def archive(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as out:
-        for name, content in members.items():
-            out.writestr(name, content)
-    return buffer.getvalue()
-
-
-def bombs() -> dict[str, bytes]:
-    """Small files that claim or would make something huge, or that point elsewhere."""
-    text = b"X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
-    encode = b"c_codecs\nencode\n"
-    copies = (b"\x80\x02" + text + b"q\x000" + encode + b"q\x010" + b"]("
-              + b"h\x01h\x00X\x06\0\0\0latin1\x86R" * 5000 + b"e.")
-    deep = b"\x80\x02" + b")" + b"\x85" * 150_000 + b"N" + b"s."
-    key = b"\x80\x02}" + b")" + b"\x85" * 150_000 + b"Ns."
-    tensor = (b"\x80\x02}X\x05\0\0\0g_emactorch._utils\n_rebuild_tensor_v2\n"
-              b"(NK\0J\xff\xff\xff\x7fK\x01tRs.")
-    return {
-        "bytes of 2^60": b"\x80\x04\x8e" + struct.pack("<Q", 1 << 60) + b"abc.",
-        "memo at 2^32": b"\x80\x02}r\xff\xff\xff\xff.", "copies": copies, "deep": deep, "deep key": key,
-        "tensor without storage": tensor, "frame": b"\x80\x04\x95" + struct.pack("<Q", 1 << 62) + b"}.",
-        "bytearray": b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b".",
-        "zip bomb": archive({"a/data.pkl": bytes(20_000_000)}, zipfile.ZIP_DEFLATED),
-        "absolute": archive({"/etc/data.pkl": b"}."}), "outside": archive({"a/../../data.pkl": b"}."}),
-        "not torch": archive({"word/document.xml": b"<x/>"}),
-        "no storage": archive({"a/data.pkl": b"\x80\x02}."}),
-        "persistent": b"\x80\x02K\x01Q.", "extension": b"\x80\x02\x82\x01.", "text": b"hello", "nothing": b"",
-        "png": b"\x89PNG\r\n\x1a\n" + bytes(60), "list": pickle.dumps([1]),
-        "no networks": pickle.dumps({"a": 1}),
-    }
-
-
 def test_bombs_end_in_one_line(tmp_path: Path) -> None:
-    expected = {"zip bomb": "compressed", "absolute": "'/etc/data.pkl' points outside", "outside": "outside",
-                "copies": "again and again", "deep key": "keys", "bytearray": "only 1 remain"}
+    expected = {"zip bomb": "compressed", "drive": "outside", "backslashes": "outside", "outside": "outside",
+                "absolute": "'/etc/data.pkl' points outside", "two roots": "not one of torch",
+                "same bytes": "are missing", "copies": "again and again",
+                "deep key": "keys", "bytearray": "only 1 remain"}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name, content in bombs().items():
         (tmp_path / name.replace("^", "")).write_bytes(content)
         assert expected.get(name, "") in refusal(tmp_path / name.replace("^", "")), name
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 150_000, f"{grown} KiB"
+
+
+def test_safetensors_that_lie_end_in_one_line(tmp_path: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name, content in lying().items():
+        (tmp_path / name.replace("^", "")).write_bytes(content)
+        refusal(tmp_path / name.replace("^", ""))
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 50_000, f"{grown} KiB"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff\xfe", b'{"networks": 1, "meta": {}}',
+                                     b'{"networks": {"G": {"z_dim": 1e999}}, "meta": {}}'])
+def test_a_lying_description_in_a_folder(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    refusal(tmp_path)
 
 
 def test_folders_and_absent_files(tmp_path: Path) -> None:
@@ -155,14 +94,6 @@ def test_flipped_bits_load_or_end_in_one_line(tmp_path: Path, name: str) -> None
             load_networks(tmp_path / "a")
         except StylebotError as error:
             assert "\n" not in str(error) and len(str(error)) < 600
-
-
-def described(count: int, *shape: int) -> bytes:
-    """A pickle of `count` generator tensors of `shape`, all over one storage of four numbers."""
-    storage, stride = torch.zeros(4).untyped_storage(), [math.prod(shape[i + 1 :]) for i in range(len(shape))]
-    typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.float32, _internal=True)
-    tensor = Call(torch._utils._rebuild_tensor_v2, typed, 0, shape, tuple(stride), False, {})
-    return pickle.dumps({"g_ema": {f"style.{i}.weight": tensor for i in range(count)}}, 4)
 
 
 def test_tensors_cannot_claim_more_than_their_storage_or_their_file(tmp_path: Path) -> None:

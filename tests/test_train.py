@@ -17,14 +17,14 @@ from stylebot import train as stage
 from stylebot.checkpoints import load_networks, save_networks
 from stylebot.dataset import write_dataset
 from stylebot.errors import StylebotError, TrainingDiverged
-from stylebot.train import TrainParams, train
+from stylebot.train import TrainParams, load_start, train
 from stylebot.weights import Networks
 
 PARAMS = {
     "freeze_d": 3, "kimg": 0.064, "batch": 8, "batch_gpu": 8, "lr_g": 0.002, "lr_d": 0.002, "r1_gamma": 1.0,
     "pl_weight": 2.0, "style_mixing_prob": 0.9, "G_reg_interval": 2, "D_reg_interval": 3, "ema_kimg": 0.05,
     "augment": "bgc", "ada_target": 0.6, "ada_kimg": 0.5, "p_initial": 0.4, "p_max": 0.8, "mirror": True,
-    "tick_kimg": 0.016, "snap_ticks": 2, "seed": 3,
+    "tick_kimg": 0.016, "snap_ticks": 2, "seed": 3, "allow_missing": False,
 }  # fmt: skip
 Run = Callable[..., dict[str, float]]
 
@@ -273,3 +273,22 @@ def test_latents_are_those_of_generate() -> None:
     from stylebot import render
 
     assert torch.equal(stage.latents(3, 8, 5), render.latents([5, 6, 7], 8))
+
+
+def test_missing_start_weights_are_named_and_start_anew_only_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    save_networks(tmp_path / "g.safetensors", Networks(None, None, networks()[0], {}))
+    with pytest.raises(StylebotError, match=r"no G and no D .*train\.allow_missing"):
+        load_start(tmp_path / "g.safetensors", 16, allow_missing=False)
+    started = load_start(tmp_path / "g.safetensors", 16, allow_missing=True)
+    said = capsys.readouterr().err
+    assert started.D is not None and "starts anew: D (all of it)" in said and "G (copy of G_ema)" in said
+
+
+def test_smaller_faces_start_from_the_lower_blocks(inputs: Path, capsys: pytest.CaptureFixture) -> None:
+    started = load_start(inputs / "start.safetensors", 8, allow_missing=False)
+    assert {net.img_resolution for net in (started.G, started.D, started.G_ema)} == {8}
+    assert "D.b8.fromrgb.weight" in capsys.readouterr().err
+    with pytest.raises(StylebotError, match=r"16 px and cannot start 32 px.*pack\.resolution may be 16"):
+        load_start(inputs / "start.safetensors", 32, allow_missing=False)

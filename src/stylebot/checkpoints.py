@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from stylebot import legacy
 from stylebot.errors import StylebotError
 from stylebot.files import atomic
 from stylebot.official import from_folder, from_snapshot
@@ -89,9 +90,12 @@ def _read(path: Path) -> Weights:
         data = read_snapshot(content)
     else:
         raise StylebotError("neither safetensors nor a pickle nor a file of torch.save")
-    if not isinstance(data, dict):
+    if legacy.is_snapshot(data):
+        read = legacy.from_snapshot
+    elif isinstance(data, dict):
+        read = from_snapshot if any(role in data for role in ROLES) else from_checkpoint
+    else:
         raise StylebotError("it holds no table of networks")
-    read = from_snapshot if any(role in data for role in ROLES) else from_checkpoint
     weights = read(data, len(content))
     weights.meta["sha256"] = hashlib.sha256(content).hexdigest()
     return weights

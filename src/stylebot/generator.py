@@ -66,7 +66,7 @@ class Mapping(nn.Module):
         if self.c_dim:
             if c is None:
                 raise StylebotError(f"this network wants labels of {self.c_dim} numbers per picture")
-            parts.append(ops.normalize_2nd_moment(self.embed(c.to(self.fc0.weight.dtype))))
+            parts.append(ops.normalize_2nd_moment(self.embed(c.to(self.embed.weight.dtype))))
         x = torch.cat(parts, dim=1)
         for i in range(self.num_layers):
             x = getattr(self, f"fc{i}")(x)

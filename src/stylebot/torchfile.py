@@ -64,7 +64,7 @@ def _read_zip(content: bytes) -> object:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename: info for info in archive.infolist()}
         for name, info in members.items():
-            if name.startswith(("/", "\\")) or ".." in name.split("/"):
+            if name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
                 raise StylebotError(f"member {name[:SHOWN]!r} points outside the archive: refused")
             if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(content):
                 raise StylebotError(f"member {name[:SHOWN]!r} is compressed, which torch never does: refused")

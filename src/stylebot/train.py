@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from stylebot import dist
-from stylebot.checkpoints import load_networks, save_networks
+from stylebot.checkpoints import at_resolution, load_networks, save_networks
 from stylebot.dataset import Dataset
 from stylebot.errors import StylebotError, TrainingDiverged
 from stylebot.files import atomic, sha256_file
@@ -26,7 +26,7 @@ from stylebot.params import Section
 from stylebot.restarts import Restarts
 from stylebot.sheets import contact_sheet
 from stylebot.trainer import Recipe, TrainState, read_stats, start_state, train_step
-from stylebot.weights import Networks
+from stylebot.weights import Networks, at_initialisation
 
 PROGRESS_FACES = 24  # faces in each grid of training progress, always of the same latents
 MAX_SKIPPED = 20  # steps in a row without a finite gradient: training has diverged
@@ -36,6 +36,7 @@ class TrainParams(Section):
     """Section `train` of params.yaml, and the top-level `freeze_d`."""
 
     freeze_d: NonNegativeInt
+    allow_missing: bool
     kimg: PositiveFloat
     batch: PositiveInt
     batch_gpu: PositiveInt
@@ -60,7 +61,7 @@ class TrainParams(Section):
 
     def recipe(self) -> Recipe:
         """The numbers that the trainer needs."""
-        mine = self.model_dump(exclude={"kimg", "tick_kimg", "snap_ticks"})
+        mine = self.model_dump(exclude={"kimg", "tick_kimg", "snap_ticks", "allow_missing"})
         return Recipe(**mine, ema_rampup=None)
 
 
@@ -72,7 +73,8 @@ def read_faces(dataset: Dataset, resolution: int, batch: int) -> Tensor:
     if dataset.resolution != resolution or dataset.channels != 3:
         raise StylebotError(
             f"{dataset.path}: pictures of {dataset.resolution} px and {dataset.channels} channels; the start "
-            f"weights make {resolution} px RGB; set pack.resolution to {resolution} or fetch other weights"
+            f"weights make {resolution} px RGB; set pack.resolution to {resolution} or less, "
+            "or fetch other weights"
         )
     if len(dataset) < batch:
         found = f"{dataset.path}: {len(dataset)} faces"
@@ -123,10 +125,27 @@ def _stats(state: TrainState) -> dict[str, float]:
     return numbers | {"p": float(state.augment.p) if state.augment else 0.0}
 
 
+def load_start(generator: Path, resolution: int, allow_missing: bool) -> Networks:
+    """The start networks at `resolution`, cut down if the file's is higher; says what starts anew.
+
+    Raises StylebotError when something is missing and was not asked to, and for a higher resolution.
+    """
+    networks = load_networks(generator, need=("G", "D", "G_ema"), allow_missing=allow_missing)
+    try:
+        networks = at_resolution(networks, resolution)
+    except StylebotError as error:
+        raise StylebotError(f"{generator}: {error}; pack.resolution may be {networks.G.img_resolution} "
+                            "or less") from None  # fmt: skip
+    if dist.rank() == 0:
+        for line in at_initialisation(networks):
+            print(f"train: {line}", file=sys.stderr)
+    return networks
+
+
 def _start(
     generator: Path, dataset: Dataset, params: TrainParams
 ) -> tuple[TrainState, Tensor, Restarts, dict[str, float]]:
-    networks = load_networks(generator, need=("G", "D", "G_ema"))
+    networks = load_start(generator, dataset.resolution, params.allow_missing)
     reals = read_faces(dataset, networks.G.img_resolution, params.batch)
     state = start_state(networks.G, networks.D, networks.G_ema, params.recipe())
     restarts = Restarts("train", {"params": params.model_dump(), "dataset": dataset.fingerprint,

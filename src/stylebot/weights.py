@@ -18,6 +18,7 @@ MAX_RESOLUTION = 4096  # px; larger claims come from damaged files
 _CLASSES = {"G": Generator, "D": Discriminator, "G_ema": Generator}
 _LARGEST = {"img_resolution": MAX_RESOLUTION, "mapping_layers": 64, "num_fp16_res": 32, "img_channels": 1024}
 _MOST = 1 << 20  # of any other whole number in a configuration
+_ALLOW = "--allow-missing, or train.allow_missing,"
 _SHOWN = 6  # names listed in a message before "and N more"
 
 
@@ -66,7 +67,8 @@ def check_config(role: str, config: Mapping[str, object]) -> dict:
             raise StylebotError(f"{role}: unknown architecture argument {str(name)[:60]!r}")
         if name == "filter_taps" and isinstance(value, list | tuple):
             value = tuple(value)
-            good = 0 < len(value) <= 32 and all(_number(v) for v in value) and sum(value) != 0
+            good = len(value) == 4 and all(_number(v) for v in value) and sum(value) != 0
+            good = good and value == value[::-1]  # all that conv_up2 and conv_down2 compute
         elif isinstance(value, bool | str) or value is None:
             good = value is None or isinstance(value, bool) or len(value) < 16
         elif isinstance(value, int):
@@ -154,14 +156,14 @@ def build(weights: Weights, need: Collection[str] = (), allow_missing: bool = Fa
         state = weights.states[role]
         missing = compare(role, skeleton(role, weights.configs[role]), state)
         if missing and not allow_missing:
-            raise StylebotError(f"{role}: missing {some(missing)} (--allow-missing starts these at random)")
+            raise StylebotError(f"{role}: missing {some(missing)} ({_ALLOW} starts these at random)")
         initial += [f"{role}.{name}" for name in sorted(missing)]
         network = _fresh(role, weights.configs[role])
         network.load_state_dict(state, strict=False)
         made[role] = network.requires_grad_(role != "G_ema")
     absent = [role for role in need if made[role] is None]
     if absent and not allow_missing:
-        raise StylebotError(f"the file holds no {' and no '.join(absent)} (--allow-missing goes on without)")
+        raise StylebotError(f"the file holds no {' and no '.join(absent)} ({_ALLOW} goes on without)")
     for role in absent:
         made[role], note = _substitute(role, made)
         initial.append(note)
@@ -169,6 +171,11 @@ def build(weights: Weights, need: Collection[str] = (), allow_missing: bool = Fa
     if initial:
         meta["at_initialisation"] = initial
     return Networks(made["G"], made["D"], made["G_ema"], meta, weights.encoder)
+
+
+def at_initialisation(networks: Networks) -> list[str]:
+    """For people: which tensors the file did not hold, a line each; nothing if it held them all."""
+    return [f"not in the file, starts anew: {name}" for name in networks.meta.get("at_initialisation", ())]
 
 
 def _substitute(role: str, made: Mapping[str, nn.Module | None]) -> tuple[nn.Module, str]:
