@@ -5,7 +5,7 @@ from stylebot.doctor import examine
 
 
 def main() -> None:
-    """Look at Python, packages, GPUs, disk, remotes and weights, and say which recipes of the README run here.
+    """Look at Python, packages, GPUs, disk, remotes and weights; say which recipes of the README run here.
 
     Changes nothing. Exit code 1 when not even the sample would run.
     """

@@ -83,7 +83,7 @@ class Server:
         return {}
 
     def secrets(self) -> dict[str, str]:
-        """The same with --local."""
+        """The same with --local; names in capitals are environment variables."""
         raise NotImplementedError
 
     def wrong(self) -> dict[str, str]:
@@ -114,15 +114,26 @@ class Ssh(Server):
         if not self._sshd():
             pytest.skip("sshd is not installed (Debian: apt install openssh-server)")
         for key in ("host", "user", "stranger"):
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / key], check=True)
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", self.folder / key], check=True
+            )
         shutil.copy(self.folder / "user.pub", self.folder / "authorized")
         self.store.mkdir()
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)  # sshd's privilege separation wants it
-        lines = [f"Port {self.port}", f"ListenAddress {HOST}", f"HostKey {self.folder}/host",
-                 f"AuthorizedKeysFile {self.folder}/authorized", f"PidFile {self.folder}/pid",
-                 "StrictModes no", "UsePAM no", "PasswordAuthentication no", "PermitRootLogin yes",
-                 "MaxStartups 100:30:200", "Subsystem sftp internal-sftp"]
+        lines = [
+            f"Port {self.port}",
+            f"ListenAddress {HOST}",
+            f"HostKey {self.folder}/host",
+            f"AuthorizedKeysFile {self.folder}/authorized",
+            f"PidFile {self.folder}/pid",
+            "StrictModes no",
+            "UsePAM no",
+            "PasswordAuthentication no",
+            "PermitRootLogin yes",
+            "MaxStartups 100:30:200",
+            "Subsystem sftp internal-sftp",
+        ]
         (self.folder / "sshd_config").write_text("\n".join(lines) + "\n")
 
     @staticmethod
@@ -159,21 +170,42 @@ class S3(Server):
         self.store.mkdir()
         (self.folder / "s3.json").write_text(
             '{"identities": [{"name": "dvc", "credentials": [{"accessKey": "team", "secretKey": "secret"}],'
-            ' "actions": ["Admin", "Read", "List", "Write", "Tagging"]}]}')
+            ' "actions": ["Admin", "Read", "List", "Write", "Tagging"]}]}'
+        )
 
     def command(self) -> list[str]:
         master, volume, filer = self.ports
-        return [self.weed, "-logtostderr", "server", f"-ip={HOST}", f"-ip.bind={HOST}", f"-dir={self.store}",
-                f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3",
-                f"-s3.port={self.port}", f"-s3.config={self.folder}/s3.json", "-master.volumeSizeLimitMB=64",
-                "-volume.max=8"]
+        return [
+            self.weed,
+            "-logtostderr",
+            "server",
+            f"-ip={HOST}",
+            f"-ip.bind={HOST}",
+            f"-dir={self.store}",
+            f"-master.port={master}",
+            f"-volume.port={volume}",
+            "-filer",
+            f"-filer.port={filer}",
+            "-s3",
+            f"-s3.port={self.port}",
+            f"-s3.config={self.folder}/s3.json",
+            "-master.volumeSizeLimitMB=64",
+            "-volume.max=8",
+        ]
 
     def client(self):
         import botocore.session
+        from botocore.config import Config
 
+        patience = Config(connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 1})
         return botocore.session.get_session().create_client(
-            "s3", endpoint_url=self.settings()["endpointurl"], aws_access_key_id="team",
-            aws_secret_access_key="secret", region_name="us-east-1")
+            "s3",
+            endpoint_url=self.settings()["endpointurl"],
+            aws_access_key_id="team",
+            aws_secret_access_key="secret",
+            region_name="us-east-1",
+            config=patience,
+        )
 
     def ready(self) -> bool:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -193,10 +225,10 @@ class S3(Server):
         return {"endpointurl": f"http://{HOST}:{self.port}", "region": "us-east-1"}
 
     def secrets(self) -> dict[str, str]:
-        return {"access_key_id": "team", "secret_access_key": "secret"}
+        return {"AWS_ACCESS_KEY_ID": "team", "AWS_SECRET_ACCESS_KEY": "secret"}
 
     def wrong(self) -> dict[str, str]:
-        return {"access_key_id": "team", "secret_access_key": "guess"}
+        return {"AWS_ACCESS_KEY_ID": "team", "AWS_SECRET_ACCESS_KEY": "guess"}
 
     def damage(self, oid: str) -> None:
         key = {"Bucket": "faces", "Key": f"dvc/files/md5/{oid[:2]}/{oid[2:]}"}
@@ -218,7 +250,8 @@ class WebDav(Server):
             f"host: {HOST}\nport: {self.port}\nserver: cheroot\nprovider_mapping:\n  /: {self.store}\n"
             "http_authenticator:\n  domain_controller: null\n  accept_basic: true\n  accept_digest: false\n"
             "  default_to_digest: false\nsimple_dc:\n  user_mapping:\n    '*':\n      team:\n"
-            "        password: secret\n")
+            "        password: secret\n"
+        )
 
     def command(self) -> list[str]:
         code = "import sys; from wsgidav.server.server_cli import run; sys.exit(run())"

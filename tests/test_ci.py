@@ -17,7 +17,7 @@ MAKE = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf
 
 
 def commands(script: str) -> list[list[str]]:
-    """Words of each simple command of a shell script; expressions of GitHub and substitutions kept as they are."""
+    """Words of each simple command of a shell script."""
     parts = re.split(r"\n|;|&&|\|\||\||\$\(|\)", script)
     words = [shlex.split(re.sub(r">>?\s*\S+", "", part.replace('"', " "))) for part in parts]
     return [w[1:] if w[0] in ("if", "then", "do") else w for w in words if w]
@@ -37,7 +37,7 @@ def test_commands_exist(script: str) -> None:
 
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     for words in commands(script):
-        words = words[2:] if words[0] == "xargs" and words[1] != "dvc" else words[words[0] == "xargs":]
+        words = words[2:] if words[0] == "xargs" and words[1] != "dvc" else words[words[0] == "xargs" :]
         if words[0] == "dvc":
             get_main_parser().parse_args(words[1:] or ["version"])  # exits on what DVC does not know
         elif words[0] == "make":
@@ -48,8 +48,14 @@ def test_commands_exist(script: str) -> None:
 
 def test_the_gate_and_the_comment_are_there() -> None:
     everything = "\n".join(RUNS.values())
-    for needed in (".ci/run", "src/guard.py", "dvc repro --dry --allow-missing", "dvc data status --not-in-remote",
-                   "dvc metrics diff --md", "gh pr comment"):
+    for needed in (
+        ".ci/run",
+        "src/guard.py",
+        "dvc repro --dry --allow-missing",
+        "dvc data status --not-in-remote",
+        "dvc metrics diff --md",
+        "gh pr comment",
+    ):
         assert needed in everything, needed
 
 
@@ -59,8 +65,20 @@ def pipeline(tmp_path: Path) -> Workspace:
     found = new_workspace(tmp_path / "ws", count=2)
     (found.root / "count.py").write_text("from pathlib import Path\nPath('n.txt').write_text('2')\n")
     found.dvc("remote", "add", "-q", "-d", "team", str(tmp_path / "store"))
-    found.dvc("stage", "add", "-q", "-n", "count", "-d", "count.py", "-d", "stages/photos/celebrity", "-o", "n.txt",
-              "python count.py")
+    found.dvc(
+        "stage",
+        "add",
+        "-q",
+        "-n",
+        "count",
+        "-d",
+        "count.py",
+        "-d",
+        "stages/photos/celebrity",
+        "-o",
+        "n.txt",
+        "python count.py",
+    )
     found.dvc("repro", "-q")
     found.commit("Run")
     return found

@@ -29,18 +29,21 @@ def test_harmless_settings_pass() -> None:
     assert faults((ROOT / ".dvc/config").read_text(encoding="utf-8")) == []
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    (GOOD + "    secret_access_key = x\n", "secret_access_key belongs into .dvc/config.local"),
-    (GOOD + "    PASSWORD = x\n", "password belongs into"),
-    (GOOD + "    keyfile = x\n", "keyfile belongs into"),
-    (GOOD + "    connection_string = x\n", "connection_string belongs into"),
-    (GOOD.replace("s3://bucket", "ssh://me:x@nas"), "url carries a password"),
-    (GOOD.replace("faces", "faces?sig=x"), "url carries a password"),
-    (GOOD.replace("    verify = true\n", ""), "dvc remote modify team verify true"),
-    (GOOD.replace("true", "false"), "lacks verify = true"),
-    (GOOD + "[[nested]]\n    token = x\n", "token belongs into"),
-    ("not a config", "cannot be read"),
-])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (GOOD + "    secret_access_key = x\n", "secret_access_key belongs into .dvc/config.local"),
+        (GOOD + "    PASSWORD = x\n", "password belongs into"),
+        (GOOD + "    keyfile = x\n", "keyfile belongs into"),
+        (GOOD + "    connection_string = x\n", "connection_string belongs into"),
+        (GOOD.replace("s3://bucket", "ssh://me:x@nas"), "url carries a password"),
+        (GOOD.replace("faces", "faces?sig=x"), "url carries a password"),
+        (GOOD.replace("    verify = true\n", ""), "dvc remote modify team verify true"),
+        (GOOD.replace("true", "false"), "lacks verify = true"),
+        (GOOD + "[[nested]]\n    token = x\n", "token belongs into"),
+        ("not a config", "cannot be read"),
+    ],
+)
 def test_anything_else_is_named(text: str, said: str) -> None:
     assert any(said in fault for fault in faults(text)), faults(text)
 

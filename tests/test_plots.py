@@ -36,3 +36,12 @@ def test_the_page_of_plots_loads_nothing(workspace: Workspace) -> None:
     rest = SCRIPT.sub(b"", page.encode()).decode()
     assert "vegaEmbed" in rest and '"kimg"' in rest, "no plot"
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", rest) and "{scripts}" not in rest
+
+
+def test_titles_are_no_javascript() -> None:
+    """DVC writes a title into a script between single quotes: one with an apostrophe shows no plot at all."""
+    from ruamel.yaml import YAML
+
+    plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+    titles = [title for entry in plots if isinstance(entry, dict) for title in entry]
+    assert titles and not [title for title in titles if re.search(r"""['"\\]""", title)]

@@ -39,7 +39,10 @@ def ours(server: Server, tmp_path: Path) -> Workspace:
 
 def sign_in(workspace: Workspace, secrets: dict[str, str]) -> None:
     for key, value in secrets.items():
-        workspace.dvc("remote", "modify", "--local", "team", key, value)
+        if key.isupper():
+            workspace.env[key] = value
+        else:
+            workspace.dvc("remote", "modify", "--local", "team", key, value)
 
 
 def colleague(ours: Workspace, server: Server) -> Workspace:

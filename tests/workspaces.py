@@ -22,22 +22,45 @@ class Workspace:
     def environment(self) -> dict[str, str]:
         """Of a user without settings of this machine's, with a state database of their own."""
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "GIT_", "DVC_"))}
-        alone = {"DVC_SITE_CACHE_DIR": str(self.root.parent / f"site-{self.root.name}"), "DVC_NO_ANALYTICS": "1",
-                 "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "GIT_AUTHOR_NAME": "A",
-                 "GIT_AUTHOR_EMAIL": "a@example.org", "GIT_COMMITTER_NAME": "A",
-                 "GIT_COMMITTER_EMAIL": "a@example.org", "PYTHONPATH": str(ROOT / "src"), "COLUMNS": "200",
-                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        alone = {
+            "DVC_SITE_CACHE_DIR": str(self.root.parent / f"site-{self.root.name}"),
+            "DVC_NO_ANALYTICS": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+            "GIT_AUTHOR_NAME": "A",
+            "GIT_AUTHOR_EMAIL": "a@example.org",
+            "GIT_COMMITTER_NAME": "A",
+            "GIT_COMMITTER_EMAIL": "a@example.org",
+            "PYTHONPATH": str(ROOT / "src"),
+            "COLUMNS": "200",
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
         return clean | alone | self.env
 
     def start(self, *words: str) -> subprocess.Popen:
         """A command that runs beside the test; its whole output in one stream."""
-        return subprocess.Popen(words, cwd=self.root, env=self.environment(), text=True, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            words,
+            cwd=self.root,
+            env=self.environment(),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def call(self, *words: str) -> subprocess.CompletedProcess:
         """A command and what it said, whatever its exit code."""
-        return subprocess.run(words, cwd=self.root, env=self.environment(), text=True, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
+        return subprocess.run(
+            words,
+            cwd=self.root,
+            env=self.environment(),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+        )
 
     def run(self, *words: str) -> str:
         """The output of a command that must succeed."""
@@ -62,18 +85,25 @@ class Workspace:
     def clone(self, to: Path) -> "Workspace":
         """A colleague's clone; config.local does not travel."""
         self.git("clone", "-q", str(self.root), str(to))
-        return Workspace(to, self.env)
+        return Workspace(to, dict(self.env))
 
     def photos(self) -> dict[str, bytes]:
         """Every photo by name."""
         folder = self.root / PHOTOS
-        return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*"))
-                if p.is_file() and p.suffix not in (".dvc", "") and p.name != ".gitignore"}
+        return {
+            p.relative_to(folder).as_posix(): p.read_bytes()
+            for p in sorted(folder.rglob("*"))
+            if p.is_file() and p.suffix not in (".dvc", "") and p.name != ".gitignore"
+        }
 
     def drop_data(self) -> None:
         """Lose the cache, the photos and what DVC remembers of them."""
-        for path in (self.root / ".dvc/cache", self.root / ".dvc/tmp",
-                     self.root.parent / f"site-{self.root.name}", self.root / PHOTOS / "celebrity"):
+        for path in (
+            self.root / ".dvc/cache",
+            self.root / ".dvc/tmp",
+            self.root.parent / f"site-{self.root.name}",
+            self.root / PHOTOS / "celebrity",
+        ):
             shutil.rmtree(path, ignore_errors=True)
 
 

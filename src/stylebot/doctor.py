@@ -7,7 +7,9 @@ import queue
 import re
 import shutil
 import sys
+import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -68,8 +70,8 @@ def memory_gib() -> float:
 
 def python_finding() -> Finding:
     """Whether this Python is new enough."""
-    text = f"{platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores, " \
-           f"{memory_gib():.0f} GiB memory"
+    system = f"{platform.system()} {platform.machine()}"
+    text = f"{platform.python_version()}, {system}, {os.cpu_count()} CPU cores, {memory_gib():.0f} GiB memory"
     good = sys.version_info >= (3, 11)
     return Finding("python", OK if good else BAD, text if good else f"{text}; 3.11 or newer is needed")
 
@@ -96,31 +98,37 @@ def gpu_findings() -> tuple[list[Finding], tuple[tuple[str, float], ...]]:
 
     driver = Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi")
     if not torch.accelerator.is_available():
-        text = "the driver is there, but torch sees no GPU: driver too old, or a CPU build of torch" if driver \
-            else "none; training runs on the CPU, for the sample only"
+        text = "none; training runs on the CPU, for the sample only"
+        if driver:
+            text = "a driver is there, but torch sees no GPU: driver too old, or a CPU build of torch"
         return [Finding("GPUs", BAD if driver else OK, f"torch {torch.__version__}: {text}")], ()
-    module, count = torch.get_device_module(torch.accelerator.current_accelerator()), torch.accelerator.device_count()
+    module = torch.get_device_module(torch.accelerator.current_accelerator())
+    count = torch.accelerator.device_count()
     seen = [module.get_device_properties(i) for i in range(count)]
     gpus = tuple((p.name, p.total_memory / _GIB) for p in seen)
-    kinds = ", ".join(f"{sum(g[0] == name for g in gpus)} x {name} ({gib:.0f} GiB)" for name, gib in dict(gpus).items())
+    kinds = ", ".join(f"{n} x {name} ({gib:.0f} GiB)" for (name, gib), n in Counter(gpus).items())
     found = [Finding("GPUs", OK, f"torch {torch.__version__}: {kinds}")]
     nccl = torch.distributed.is_available() and torch.distributed.is_nccl_available()
     if nccl:
         found.append(Finding("NCCL", OK, ".".join(map(str, module.nccl.version()))))
     elif count > 1:
-        found.append(Finding("NCCL", BAD, "this torch has none, so only one GPU can train: set PET_NPROC_PER_NODE=1"))
+        found.append(Finding("NCCL", BAD, "this torch has none: one GPU only, PET_NPROC_PER_NODE=1"))
     return found, gpus
 
 
 def disk_findings() -> tuple[list[Finding], float]:
     """Free space where the pipeline writes, and the least of it in GiB."""
-    places = {"here": Path.cwd(), "restart states": scratch(), "temporary files": Path(os.environ.get("TMPDIR", "/tmp"))}
+    places = {
+        "here": Path.cwd(),
+        "for restart states": scratch(),
+        "for temporary files": Path(tempfile.gettempdir()),
+    }
     free = {}
     for name, place in places.items():
         there = next(p for p in (place.absolute(), *place.absolute().parents) if p.exists())
         free[name] = shutil.disk_usage(there).free / _GIB
-    text = ", ".join(f"{gib:.0f} GiB free {name}" if name == "here" else f"{gib:.0f} for {name}" for name, gib in free.items())
-    return [Finding("disk", OK if min(free.values()) >= RECIPES[0].disk_gib else BAD, text)], min(free.values())
+    text, least = ", ".join(f"{gib:.0f} GiB {name}" for name, gib in free.items()), min(free.values())
+    return [Finding("disk", OK if least >= RECIPES[0].disk_gib else BAD, f"free: {text}")], least
 
 
 def within(seconds: float, work: Callable[[], str]) -> str:
@@ -167,8 +175,8 @@ def remote_findings(seconds: float = _REMOTE_SEC) -> list[Finding]:
             try:
                 found.append(Finding(shown, OK, within(seconds, look)))
             except Exception as error:  # each protocol's library has errors of its own
-                mark = BAD if name == default else WARN
-                found.append(Finding(shown, mark, f"{one_line(error) or type(error).__name__}; see the README"))
+                said = one_line(error) or type(error).__name__
+                found.append(Finding(shown, BAD if name == default else WARN, said))
     return found
 
 
@@ -195,8 +203,10 @@ def lacks(recipe: Recipe, machine: Machine) -> list[str]:
     short = []
     if len(big) < recipe.gpus:
         short.append(f"{recipe.gpus} GPU(s) of {recipe.gpu_gib} GiB, found {len(big)}")
-    for what, wanted, found in (("memory", recipe.memory_gib, machine.memory_gib),
-                                ("disk", recipe.disk_gib, machine.disk_gib)):
+    for what, wanted, found in (
+        ("memory", recipe.memory_gib, machine.memory_gib),
+        ("disk", recipe.disk_gib, machine.disk_gib),
+    ):
         if found < wanted:
             short.append(f"{wanted} GiB {what}, found {found:.0f}")
     return short
@@ -233,6 +243,10 @@ def examine() -> None:
     recipes = recipe_findings(Machine(gpus, memory_gib(), free_gib))
     show("This machine", findings)
     show("\nRecipes of the README", recipes)
+    if gpus and any(f.mark == BAD for f in recipes):
+        print(
+            "Less memory per GPU: lower train.batch_gpu. Fewer GPUs: nothing to change, it only takes longer."
+        )
     wrong = [f"{f.topic}: {f.text}" for f in [*findings, recipes[0]] if f.mark == BAD]
     if wrong:
         raise StylebotError(f"mend this first: {'; '.join(wrong)}")

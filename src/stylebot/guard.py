@@ -12,15 +12,27 @@ LARGE_ALLOWED = (".dvc/sample/",)  # the embedded remote
 HARMLESS = {
     "core": {"remote", "analytics", "check_update", "autostage", "hardlink_lock"},
     "cache": {"type", "shared", "slow_link_warning"},
-    "remote": {"url", "endpointurl", "region", "verify", "jobs", "port", "timeout", "read_timeout",
-               "connect_timeout", "use_ssl", "listobjects", "allow_anonymous_login"},
+    "remote": {
+        "url",
+        "endpointurl",
+        "region",
+        "verify",
+        "jobs",
+        "port",
+        "timeout",
+        "read_timeout",
+        "connect_timeout",
+        "use_ssl",
+        "listobjects",
+        "allow_anonymous_login",
+    },
     "plots": {"html_template", "auto_open", "out_dir"},
     "exp": {"auto_push", "git_remote"},
 }
 
 
 def faults(text: str) -> list[str]:
-    """What in the text of a .dvc/config does not belong into git, and remotes whose files DVC would not check.
+    """What in the text of a .dvc/config does not belong into git, and remotes that DVC would not check.
 
     Only harmless keys may be there, as DVC writes secrets into this file without a word when `--local` is
     forgotten. Anything that cannot be read counts as a fault.
@@ -41,8 +53,10 @@ def faults(text: str) -> list[str]:
             found.append(f"[{where}] url carries a password: it belongs into {LOCAL}")
         if kind == "remote" and values.get("verify", "").lower() != "true":
             name = where.split('"')[1] if '"' in where else where
-            found.append(f"[{where}] lacks verify = true, so damaged files go unnoticed: "
-                         f"dvc remote modify {name} verify true")
+            found.append(
+                f"[{where}] lacks verify = true, so damaged files go unnoticed: "
+                f"dvc remote modify {name} verify true"
+            )
     return found
 
 
@@ -58,10 +72,12 @@ def _git(*words: str) -> bytes:
 def staged() -> dict[str, int]:
     """Size in bytes of every file in git's index, by path."""
     listed = _git("ls-files", "--stage", "-z").decode().split("\0")
-    entries = {line.partition("\t")[2]: line.split()[1] for line in listed if line and not line.startswith("160000")}
+    submodule = "160000"
+    entries = {s.partition("\t")[2]: s.split()[1] for s in listed if s and not s.startswith(submodule)}
     ask = "\n".join(entries.values()).encode()
-    told = subprocess.run(["git", "cat-file", "--batch-check=%(objectsize)"], input=ask, check=True,
-                          capture_output=True).stdout.split()
+    told = subprocess.run(
+        ["git", "cat-file", "--batch-check=%(objectsize)"], input=ask, check=True, capture_output=True
+    ).stdout.split()
     return dict(zip(entries, map(int, told), strict=True))
 
 

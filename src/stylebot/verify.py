@@ -105,7 +105,7 @@ def outputs(repo: Repo, all_commits: bool) -> list["Output"]:
 
 
 def stores_of(repo: Repo, cloud: bool, remotes: list[str]) -> list[Store]:
-    """The cache, the default remote when `cloud`, and the named ones. Raises StylebotError for unknown ones."""
+    """The cache, with `cloud` the default remote, and those named. Raises StylebotError for unknown ones."""
     stores = [Store("cache", repo.cache.local, True)]
     default = repo.config["core"].get("remote")
     if cloud and not default:
@@ -127,10 +127,20 @@ def check(store: Store, wanted: Mapping[str, str]) -> dict[str, str]:
         return dict(zip(wanted, shown, strict=True))
 
 
-def _remove(store: Store, damaged: list[str], folders: Mapping[str, list[str]]) -> None:
-    """Delete damaged objects; on a remote also folders that list them, or DVC takes them for complete."""
-    above = [] if store.is_cache else [d for d, files in folders.items() if set(files) & set(damaged)]
-    for oid in dict.fromkeys([*above, *damaged]):
+def _remove(store: Store, damaged: list[str], wanted: set[str], stores: list[Store]) -> None:
+    """Delete damaged objects; on a remote also the lists of folders that hold them.
+
+    DVC takes a folder whose list is on the remote for complete, and would push nothing. The list itself is
+    whole and stays in the cache, from where the next push brings it back.
+    """
+    cache, lists = stores[0], []
+    for oid in wanted if not store.is_cache else ():
+        files = members(stores, oid) if oid.endswith(".dir") else None
+        if files and {f["md5"] for f in files} & set(damaged):
+            if cache.state(oid) != WHOLE:
+                cache.odb.add_bytes(oid, b"".join(store.chunks(oid)))
+            lists.append(oid)
+    for oid in dict.fromkeys([*lists, *damaged]):
         store.odb.fs.remove(store.path(oid))
 
 
@@ -157,12 +167,10 @@ def verify(cloud: bool, remotes: list[str], all_commits: bool, remove: bool) -> 
             stores = stores_of(repo, cloud, remotes)
             outs = outputs(repo, all_commits)
             wanted = referenced(outs, stores)
-            folders = {oid: [f["md5"] for f in members(stores, oid) or ()]
-                       for oid in set().union(*wanted.values()) if oid.endswith(".dir")}
-            found = {store: _report(store, wanted[store.name], check(store, wanted[store.name])) for store in stores}
+            found = {s: _report(s, wanted[s.name], check(s, wanted[s.name])) for s in stores}
             bad = {store: damaged for store, damaged in found.items() if damaged}
             for store, damaged in bad.items() if remove else ():
-                _remove(store, damaged, folders)
+                _remove(store, damaged, set(wanted[store.name]), stores)
     except DvcException as error:
         raise StylebotError(one_line(error)) from error
     if bad:
@@ -171,7 +179,8 @@ def verify(cloud: bool, remotes: list[str], all_commits: bool, remove: bool) -> 
 
 def _advice(bad: Mapping[Store, list[str]], removed: bool) -> str:
     where = ", ".join(f"{len(oids)} in {store.name}" for store, oids in bad.items())
-    heal = " and ".join("`dvc pull`" if store.is_cache else f"`dvc push -r {store.name}` from a whole copy" for store in bad)
+    ways = ("`dvc pull`" if s.is_cache else f"`dvc push -r {s.name}` from a whole copy" for s in bad)
+    heal = " and ".join(ways)
     if removed:
         return f"damaged objects: {where}; deleted, now {heal}"
     return f"damaged objects: {where}; delete them with --remove, then {heal}"
