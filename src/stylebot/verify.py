@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,15 +47,19 @@ class Store:
         except Exception as error:  # each protocol's library has errors of its own
             raise StylebotError(f"{self.name}: cannot read {self.path(oid)}: {one_line(error)}") from error
 
+    def digest(self, oid: str) -> str:
+        """Hex md5 of the object's bytes, which is its name if it is whole. Raises as `chunks`."""
+        digest = hashlib.md5()
+        for chunk in self.chunks(oid):
+            digest.update(chunk)
+        return digest.hexdigest()
+
     def state(self, oid: str) -> str:
         """WHOLE, DAMAGED (the bytes do not have the md5 that is their name) or ABSENT."""
-        digest = hashlib.md5()
         try:
-            for chunk in self.chunks(oid):
-                digest.update(chunk)
+            return WHOLE if self.digest(oid) == oid.partition(".")[0] else DAMAGED
         except FileNotFoundError:
             return ABSENT
-        return WHOLE if digest.hexdigest() == oid.partition(".")[0] else DAMAGED
 
     def accepts(self, out: "Output") -> bool:
         """Whether DVC keeps the objects of `out` here."""
@@ -77,21 +81,19 @@ def members(stores: list[Store], oid: str) -> list[dict] | None:
     return None
 
 
-def referenced(outs: list["Output"], stores: list[Store]) -> dict[str, dict[str, str]]:
-    """For each store's name, object -> the first path that needs it; files of folders included."""
-    wanted: dict[str, dict[str, str]] = {store.name: {} for store in stores}
+def referenced(outs: list["Output"], stores: list[Store]) -> dict[str, dict[str, list[str]]]:
+    """For each store's name, object -> the paths that need it; files of folders included."""
+    wanted: dict[str, dict[str, list[str]]] = {store.name: {} for store in stores}
     for out in outs:
         info = out.hash_info
         if not (out.use_cache and info and info.name == "md5" and info.value):
             continue
         path = Path(out.fs_path).relative_to(out.repo.root_dir).as_posix()
-        objects = {info.value: path}
-        if info.isdir:
-            files = members(stores, info.value)
-            objects |= {f["md5"]: f"{path}/{f['relpath']}" for f in files or ()}
+        files = members(stores, info.value) or () if info.isdir else ()
+        objects = [(info.value, path), *((f["md5"], f"{path}/{f['relpath']}") for f in files)]
         for store in stores:
-            if store.accepts(out):
-                wanted[store.name] = objects | wanted[store.name]
+            for oid, place in objects if store.accepts(out) else ():
+                wanted[store.name].setdefault(oid, []).append(place)
     return wanted
 
 
@@ -118,7 +120,7 @@ def stores_of(repo: Repo, cloud: bool, remotes: list[str]) -> list[Store]:
     return stores
 
 
-def check(store: Store, wanted: Mapping[str, str]) -> dict[str, str]:
+def check(store: Store, wanted: Mapping[str, list[str]]) -> dict[str, str]:
     """Object -> WHOLE, DAMAGED or ABSENT, for each object wanted of `store`."""
     jobs = max(1, min(8, store.odb.fs.jobs))
     with ThreadPoolExecutor(jobs) as pool:
@@ -127,14 +129,24 @@ def check(store: Store, wanted: Mapping[str, str]) -> dict[str, str]:
         return dict(zip(wanted, shown, strict=True))
 
 
-def _remove(store: Store, damaged: list[str], wanted: set[str], stores: list[Store]) -> None:
-    """Delete damaged objects; on a remote also the lists of folders that hold them.
+def _remove_from_cache(cache: Store, damaged: list[str], wanted: Mapping[str, list[str]], root: Path) -> None:
+    """Delete damaged objects and what `dvc checkout` made of them, which DVC takes for unchanged."""
+    for oid in damaged:
+        digest = cache.digest(oid)
+        for copy in (root / path for path in wanted[oid]):
+            if copy.is_file() and hashlib.md5(copy.read_bytes()).hexdigest() == digest:
+                copy.unlink()
+        cache.odb.fs.remove(cache.path(oid))
+
+
+def _remove_from_remote(store: Store, damaged: list[str], wanted: Iterable[str], stores: list[Store]) -> None:
+    """Delete damaged objects, and the lists of folders that hold them.
 
     DVC takes a folder whose list is on the remote for complete, and would push nothing. The list itself is
     whole and stays in the cache, from where the next push brings it back.
     """
     cache, lists = stores[0], []
-    for oid in wanted if not store.is_cache else ():
+    for oid in wanted:
         files = members(stores, oid) if oid.endswith(".dir") else None
         if files and {f["md5"] for f in files} & set(damaged):
             if cache.state(oid) != WHOLE:
@@ -144,12 +156,12 @@ def _remove(store: Store, damaged: list[str], wanted: set[str], stores: list[Sto
         store.odb.fs.remove(store.path(oid))
 
 
-def _report(store: Store, wanted: Mapping[str, str], states: Mapping[str, str]) -> list[str]:
+def _report(store: Store, wanted: Mapping[str, list[str]], states: Mapping[str, str]) -> list[str]:
     """Print what was found in `store`; the damaged objects."""
     damaged = [oid for oid, state in states.items() if state == DAMAGED]
     for oid in damaged:
-        print(f"{store.name}: damaged {wanted[oid]} ({store.path(oid)})")
-    absent = [wanted[oid] for oid, state in states.items() if state == ABSENT]
+        print(f"{store.name}: damaged {wanted[oid][0]} ({store.path(oid)})")
+    absent = [wanted[oid][0] for oid, state in states.items() if state == ABSENT]
     print(f"{store.name}: {len(states) - len(damaged) - len(absent)} of {len(states)} objects are whole")
     if absent:
         brings = "`dvc pull` brings them" if store.is_cache else "`dvc push` sends them"
@@ -170,7 +182,10 @@ def verify(cloud: bool, remotes: list[str], all_commits: bool, remove: bool) -> 
             found = {s: _report(s, wanted[s.name], check(s, wanted[s.name])) for s in stores}
             bad = {store: damaged for store, damaged in found.items() if damaged}
             for store, damaged in bad.items() if remove else ():
-                _remove(store, damaged, set(wanted[store.name]), stores)
+                if store.is_cache:
+                    _remove_from_cache(store, damaged, wanted[store.name], Path(repo.root_dir))
+                else:
+                    _remove_from_remote(store, damaged, wanted[store.name], stores)
     except DvcException as error:
         raise StylebotError(one_line(error)) from error
     if bad:
