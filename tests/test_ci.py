@@ -20,7 +20,8 @@ def commands(script: str) -> list[list[str]]:
     """Words of each simple command of a shell script."""
     parts = re.split(r"\n|;|&&|\|\||\||\$\(|\)", script)
     words = [shlex.split(re.sub(r">>?\s*\S+", "", part.replace('"', " "))) for part in parts]
-    return [w[1:] if w[0] in ("if", "then", "do") else w for w in words if w]
+    plain = ([w for i, w in enumerate(line) if i or w not in ("if", "then", "do")] for line in words)
+    return [line for line in plain if line]
 
 
 def test_the_workflow_has_what_github_asks_for() -> None:

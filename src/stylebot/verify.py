@@ -81,14 +81,13 @@ def members(stores: list[Store], oid: str) -> list[dict] | None:
     return None
 
 
-def referenced(outs: list["Output"], stores: list[Store]) -> dict[str, dict[str, list[str]]]:
+def referenced(outs: list[tuple[str, "Output"]], stores: list[Store]) -> dict[str, dict[str, list[str]]]:
     """For each store's name, object -> the paths that need it; files of folders included."""
     wanted: dict[str, dict[str, list[str]]] = {store.name: {} for store in stores}
-    for out in outs:
+    for path, out in outs:
         info = out.hash_info
         if not (out.use_cache and info and info.name == "md5" and info.value):
             continue
-        path = Path(out.fs_path).relative_to(out.repo.root_dir).as_posix()
         files = members(stores, info.value) or () if info.isdir else ()
         objects = [(info.value, path), *((f["md5"], f"{path}/{f['relpath']}") for f in files)]
         for store in stores:
@@ -97,13 +96,15 @@ def referenced(outs: list["Output"], stores: list[Store]) -> dict[str, dict[str,
     return wanted
 
 
-def outputs(repo: Repo, all_commits: bool) -> list["Output"]:
-    """Outputs of the workspace, and with `all_commits` of every commit that git has."""
+def outputs(repo: Repo, all_commits: bool) -> list[tuple[str, "Output"]]:
+    """Outputs of the workspace, and with `all_commits` of every commit in git, each with its path."""
     found: dict[tuple[str, str | None], Output] = {}
     for _ in repo.brancher(all_commits=all_commits):
         for out in repo.index.outs:
-            found.setdefault((out.fs_path, out.hash_info.value if out.hash_info else None), out)
-    return list(found.values())
+            # the root is "/" while DVC looks at a commit
+            path = Path(out.fs_path).relative_to(repo.root_dir).as_posix()
+            found.setdefault((path, out.hash_info.value if out.hash_info else None), out)
+    return [(path, out) for (path, _), out in found.items()]
 
 
 def stores_of(repo: Repo, cloud: bool, remotes: list[str]) -> list[Store]:
@@ -122,10 +123,10 @@ def stores_of(repo: Repo, cloud: bool, remotes: list[str]) -> list[Store]:
 
 def check(store: Store, wanted: Mapping[str, list[str]]) -> dict[str, str]:
     """Object -> WHOLE, DAMAGED or ABSENT, for each object wanted of `store`."""
-    jobs = max(1, min(8, store.odb.fs.jobs))
-    with ThreadPoolExecutor(jobs) as pool:
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(max(1, min(8, store.odb.fs.jobs))) as pool:
         states = pool.map(store.state, wanted)
-        shown = track(states, store.name, len(wanted), console=Console(stderr=True), transient=True)
+        shown = track(states, store.name, len(wanted), console=console, disable=not console.is_terminal)
         return dict(zip(wanted, shown, strict=True))
 
 
