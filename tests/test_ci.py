@@ -38,7 +38,7 @@ def test_commands_exist(script: str) -> None:
 
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
     for words in commands(script):
-        words = words[2:] if words[0] == "xargs" and words[1] != "dvc" else words[words[0] == "xargs" :]
+        words = words[1:] if words[0] == "xargs" else words
         if words[0] == "dvc":
             get_main_parser().parse_args(words[1:] or ["version"])  # exits on what DVC does not know
         elif words[0] == "make":
