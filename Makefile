@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test lint bench fuzz pull
+.PHONY: setup repro test test-ssh test-remote lint hooks doctor bench fuzz pull
 
 setup: $(VENV)/.ready  ## .venv with the pinned packages
 
@@ -24,6 +24,19 @@ repro: pull  ## the whole pipeline: photos to faces, numbers and stages/report/r
 
 test: setup  ## every test that needs no GPU
 	$(BIN)/python -m pytest
+
+test-ssh: setup  ## sharing through a real SSH server on loopback
+	$(BIN)/python -m pytest -m remote -k ssh -rs
+
+test-remote: setup  ## sharing through real SSH, S3 and WebDAV servers on loopback
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-dev.txt -c constraints.txt
+	$(BIN)/python -m pytest -m remote -rs
+
+hooks: setup  ## checks before each commit, data with each checkout and push
+	git config core.hooksPath .githooks
+
+doctor: setup  ## what this machine can run
+	$(BIN)/python src/doctor.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ LAYERS = (
     "photos sources entries faces crops inspection workers dataset weights arrays pickles torchfile official "
     "rosinality legacy checkpoints dist randomness trainer restarts inception perceptual render download "
     "facemaker",
-    " ".join(STAGES) + " base sample generate export",
+    " ".join(STAGES) + " base sample generate export verify doctor guard card",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",
