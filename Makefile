@@ -30,3 +30,4 @@ lint: setup
 
 bench: setup  ## benchmarks, by hand; results belong into bench/RESULTS.md
 	PYTHONPATH=src $(BIN)/python bench/speed.py
+	PYTHONPATH=src $(BIN)/python bench/inference.py

@@ -20,7 +20,8 @@ LAYERS = (
     "charts meanings scenes scenery staging",
     "generator discriminator losses augment encoder",
     "photos sources entries faces crops inspection workers dataset weights arrays pickles torchfile official "
-    "rosinality checkpoints dist randomness trainer restarts inception perceptual render download facemaker",
+    "rosinality checkpoints dist randomness trainer restarts inception perceptual render download facemaker "
+    "latents provenance films projection lookalikes portions plans",
     " ".join(STAGES) + " base sample generate export",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}

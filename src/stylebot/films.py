@@ -3,7 +3,7 @@
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,16 +29,21 @@ def check(path: Path, fps: int, frames: int, side_px: int) -> None:
                             "ask for .mp4 or for fewer --frames")  # fmt: skip
 
 
-def write(path: Path, frames: Iterator[np.ndarray], fps: int, facts: dict[str, str]) -> None:
+def write(
+    path: Path, frames: Iterator[np.ndarray], fps: int, facts: dict[str, str],
+    finish: Callable[[bytes], bytes] | None = None,
+) -> None:  # fmt: skip
     """Write frames, each [R, R, 3] uint8 with R even, at `fps` frames a second, as the name's ending says.
 
-    Raises StylebotError when there are no frames.
+    `finish` makes the last change to the file's bytes. Raises StylebotError when there are no frames.
     """
     first = next(frames, None)
     if first is None:
         raise StylebotError(f"{path}: no frame is left to write")
     with atomic(path) as part:
         (_mp4 if path.suffix.lower() == ".mp4" else _webp)(part, first, frames, fps, facts)
+        if finish is not None:
+            part.write_bytes(finish(part.read_bytes()))
 
 
 def _mp4(path: Path, first: np.ndarray, rest: Iterator[np.ndarray], fps: int, facts: dict[str, str]) -> None:

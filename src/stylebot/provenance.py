@@ -13,11 +13,13 @@ from stylebot.errors import StylebotError
 
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 NOBODY = "Synthetic: made by a generator; this person does not exist."
+BESIDE = "Left a photograph, beside it synthetic: a generator's imitations of it."
 IMITATION = "Synthetic: a generator's imitation of a photograph; no photograph."
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _C2PA = "c2pa-python==0.38.1"
 _EXIF = {"ImageDescription": 0x010E, "Software": 0x0131}
-_TITLES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+_MIME = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
+         ".mp4": "video/mp4"}  # fmt: skip
 _ALGORITHMS = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
 
@@ -74,6 +76,15 @@ class Signer:
     algorithm: str
 
     @staticmethod
+    def of(certificate: Path | None, key: Path | None) -> "Signer | None":
+        """The signer of two PEM files, or None without any. Raises StylebotError when one is missing."""
+        if certificate is None and key is None:
+            return None
+        if certificate is None or key is None:
+            raise StylebotError("--certificate and --key go together")
+        return Signer.read(certificate, key)
+
+    @staticmethod
     def read(certificate: Path, key: Path) -> "Signer":
         """The signer of two PEM files, tried once.
 
@@ -98,7 +109,7 @@ class Signer:
         return made
 
     def sign(self, content: bytes, suffix: str, title: str) -> bytes:
-        """`content`, a picture of the kind `suffix`, with a manifest that says that a model made it."""
+        """`content`, a picture or film of kind `suffix`, with a manifest that says that a model made it."""
         import c2pa
 
         created = {"action": "c2pa.created", "digitalSourceType": SOURCE_TYPE}
@@ -110,7 +121,7 @@ class Signer:
         try:
             info = c2pa.C2paSignerInfo(self.algorithm, self.chain, self.key, None)
             with c2pa.Signer.from_info(info) as signer, c2pa.Builder(json.dumps(manifest)) as builder:
-                builder.sign(signer, _TITLES[PICTURES[suffix.lower()]], io.BytesIO(content), signed)
+                builder.sign(signer, _MIME[suffix.lower()], io.BytesIO(content), signed)
         except c2pa.C2paError as error:
             raise StylebotError(f"C2PA refuses: {error}") from None
         return signed.getvalue()
