@@ -2,9 +2,10 @@
 
     python bench/inference.py [--resolutions 256,1024] [--seconds 20]
 
-G of the reference's configuration (channel_base 16384 below 512 px, else 32768; channel_max 512), random weights,
-batch 1 and 4, constant noise, float32 on a CPU. Both sides get the same latents in turns, so that a machine that
-slows down slows both; the medians are compared. The pictures are checked to be the same before anything is timed.
+G of the reference's configuration (channel_base 16384 below 512 px, else 32768; channel_max 512), random
+weights, batch 1 and 4, constant noise, float32 on a CPU. Both sides get the same latents in turns, so that a
+machine that slows down slows both; the medians are compared. Before anything is timed, the pictures of both
+sides are checked to be the same.
 """
 
 import platform

@@ -29,7 +29,7 @@ def main(
     noise_mode: Annotated[str, Option(help="const, random or none")] = "const",
     label: Annotated[int | None, Option(help="class, for a network that has classes")] = None,
     directions: Annotated[int | None, Option(help="strips along so many found directions (SeFa)")] = None,
-    strength: Annotated[float, Option(help="of directions; 1: as far as a face is from the average")] = 1.0,
+    strength: Annotated[float, Option(help="of directions; 1: as far as a face is from the average")] = 0.3,
     layers: Annotated[str | None, Option(help="that are mixed or moved, such as 0-3 (coarse)")] = None,
     frames: Annotated[int, Option(help="of the film, from face to face")] = 60,
     fps: Annotated[int, Option(help="frames of the film in a second")] = 30,

@@ -42,7 +42,7 @@ class Look:
     label: int | None = None
     layers: str | None = None
     directions: int | None = None
-    strength: float = 1.0
+    strength: float = 0.3
 
 
 @dataclass(frozen=True)
