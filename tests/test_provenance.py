@@ -31,6 +31,13 @@ def test_every_kind_of_picture_says_that_it_is_synthetic(suffix: str) -> None:
         assert np.array_equal(np.asarray(made.convert("RGB")), np.asarray(PICTURE))
 
 
+def test_more_facts_than_a_jpeg_holds() -> None:
+    many = {"Faces": "x" * 70_000}
+    assert len(encode(PICTURE, ".webp", many)) > 70_000
+    with pytest.raises(StylebotError, match="one JPEG"):
+        encode(PICTURE, ".jpg", many)
+
+
 @pytest.fixture(scope="module")
 def pems(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A signing certificate with the one that vouches for it, and its key."""

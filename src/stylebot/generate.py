@@ -25,7 +25,7 @@ from stylebot.projection import Projection, face_crop, project
 from stylebot.render import NOISE_MODES, load_generator
 from stylebot.sheets import contact_sheet
 
-_WIDEST_PX = 16_384  # of a sheet
+_WIDEST_PX = 12_000  # of a sheet, about; WebP ends at 16,383
 _GUARDED = 8  # pictures that are compared with the training set at a time
 
 
@@ -123,7 +123,8 @@ class _Studio:
 def _stills(studio: _Studio, plan: Plan) -> int:
     """Write the pictures and the sheet of `plan`; return how many were withheld."""
     target, g = studio.target, studio.g
-    cell_px = max(8, min(g.img_resolution, _WIDEST_PX // plan.columns))
+    longest = max(plan.columns, math.ceil(len(plan.faces) / plan.columns))
+    cell_px = max(8, min(g.img_resolution, _WIDEST_PX // longest))
     grey = np.full((cell_px, cell_px, 3), 160, np.uint8)
     cells, captions = ([np.full_like(grey, 255)], [""]) if plan.corner else ([], [])
     withheld: list[Face] = []

@@ -17,6 +17,7 @@ BESIDE = "Left a photograph, beside it synthetic: a generator's imitations of it
 IMITATION = "Synthetic: a generator's imitation of a photograph; no photograph."
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _C2PA = "c2pa-python==0.38.1"
+_JPEG_BYTES = 60_000  # of XMP, and about as many of EXIF: the format ends at 65,533
 _EXIF = {"ImageDescription": 0x010E, "Software": 0x0131}
 _MIME = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp",
          ".mp4": "video/mp4"}  # fmt: skip
@@ -45,6 +46,7 @@ def encode(picture: Image.Image, suffix: str, facts: dict[str, str], comment: st
     """`picture` as a file of the kind `suffix` (".png", ".jpg", ".webp") that says that it is synthetic.
 
     PNG: text chunks of `facts`, and XMP. JPEG (quality 95, whole colours) and lossless WebP: EXIF and XMP.
+    Raises StylebotError for more facts than a JPEG can hold.
     """
     kind = PICTURES[suffix.lower()]
     packet, buffer = xmp(comment, facts), io.BytesIO()
@@ -55,6 +57,8 @@ def encode(picture: Image.Image, suffix: str, facts: dict[str, str], comment: st
         info.add_itxt("XML:com.adobe.xmp", packet)
         picture.save(buffer, "PNG", pnginfo=info)
         return buffer.getvalue()
+    if kind == "JPEG" and len(packet.encode()) > _JPEG_BYTES:
+        raise StylebotError("too many faces for the metadata of one JPEG: write .png or .webp")
     exif = Image.Exif()
     told = {"Comment": comment, "DigitalSourceType": SOURCE_TYPE, **facts}
     exif[_EXIF["ImageDescription"]] = json.dumps(told, sort_keys=True)
