@@ -46,3 +46,4 @@ fuzz: setup  ## ten minutes of damaged and hostile checkpoints; findings lie in 
 
 bench: setup  ## benchmarks, by hand; results belong into bench/RESULTS.md
 	PYTHONPATH=src $(BIN)/python bench/speed.py
+	PYTHONPATH=src $(BIN)/python bench/inference.py

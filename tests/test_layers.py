@@ -21,7 +21,7 @@ LAYERS = (
     "generator discriminator losses augment encoder",
     "photos sources entries faces crops inspection workers dataset weights arrays pickles torchfile official "
     "rosinality legacy checkpoints dist randomness trainer restarts inception perceptual render download "
-    "facemaker",
+    "facemaker latents provenance films projection lookalikes portions plans",
     " ".join(STAGES) + " base sample generate export verify doctor guard card",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}

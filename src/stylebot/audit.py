@@ -1,6 +1,5 @@
 """Stage `audit`: are generated faces new people, or copies of the training set?"""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,16 +10,15 @@ from rich.progress import track
 
 from stylebot.dataset import Dataset
 from stylebot.dist import device
-from stylebot.errors import StylebotError
 from stylebot.faces import Identity
-from stylebot.files import Memo, atomic, sha256_file, write_bytes
+from stylebot.files import atomic, sha256_file, write_bytes
 from stylebot.likeness import Nearest, Thresholds, calibrate, luminance, nearest, people_made, prepare, share
+from stylebot.lookalikes import as_rgb, embed, people_of, save_limits
 from stylebot.params import Section
 from stylebot.render import load_generator, stream
 from stylebot.sheets import contact_sheet
 
 _BATCH = 16
-_VERSION = 1  # of what is remembered; raise it when the same faces give other identities
 _WORST = 32
 _COLUMNS = 8
 
@@ -34,43 +32,6 @@ class AuditParams(Section):
     false_match_rate: float = Field(gt=0, le=0.05)
     same_person_distance: float = Field(gt=0, lt=1.5)
     max_copies: float = Field(ge=0, le=1)
-
-
-def embed(identity: Identity, sha256: str, rgbs: Sequence[np.ndarray], title: str, keep: bool) -> np.ndarray:
-    """Identities [N, 128] of rgbs, each [H, W, 3] uint8; with `keep` remembered by pixels and model."""
-    memo = Memo("identities", {"model": sha256, "version": _VERSION})
-    rows = np.zeros((len(rgbs), 128), np.float32)
-    for start in track(range(0, len(rgbs), _BATCH), title):
-        part = range(start, min(start + _BATCH, len(rgbs)))
-        keys = {i: hashlib.sha256(str(rgbs[i].shape).encode() + rgbs[i].tobytes()).hexdigest() for i in part}
-        known = {i: content for i in part if keep and (content := memo.get(keys[i])) is not None}
-        absent = [i for i in part if i not in known]
-        for i, row in zip(absent, identity.embed([rgbs[i] for i in absent]) if absent else [], strict=True):
-            rows[i] = row
-            if keep:
-                memo.put(keys[i], row.astype("<f4").tobytes())
-        for i, content in known.items():
-            rows[i] = np.frombuffer(content, "<f4")
-    return rows
-
-
-def as_rgb(data: Dataset) -> list[np.ndarray]:
-    """The dataset's pictures, each [R, R, 3] uint8."""
-    shape = (3, data.resolution, data.resolution)
-    planes = (np.broadcast_to(data.read(i), shape) for i in range(len(data)))
-    return [np.ascontiguousarray(rgb.transpose(1, 2, 0)) for rgb in planes]
-
-
-def people_of(table: Path, data: Dataset) -> np.ndarray:
-    """Who each training face shows, [N] int, from pack's table.
-
-    Raises StylebotError when the table lists other faces.
-    """
-    rows = pd.read_parquet(table, columns=["file", "split", "identity"])
-    who = rows[rows["split"] == "train"].set_index("file")["identity"]
-    if set(who.index) != set(data.names):
-        raise StylebotError(f"{table} does not list the faces of {data.path}: run pack again")
-    return who.loc[data.names].to_numpy()
 
 
 def generate(path: Path, params: AuditParams) -> list[np.ndarray]:
@@ -114,7 +75,7 @@ def worst_sheet(
 def audit(
     generator: Path, dataset: Path, heldout: Path, faces: Path, identity: Path, out: Path, params: AuditParams
 ) -> dict[str, float]:
-    """Write table.csv, nearest.csv and pairs.png to the folder `out`; return the metrics.
+    """Write table.csv, nearest.csv, pairs.png and limits.npz to the folder `out`; return the metrics.
 
     A verdict is a number (audit_ok, 1 or 0), not a failure: the pipeline goes on to the report.
     Raises StylebotError for a training set too small to calibrate by and tables of another dataset.
@@ -130,6 +91,7 @@ def audit(
         who = embed(model, sha256, rgbs, f"who: {kind} faces", keep=kind != "generated")
         known[kind] = prepare(grey[kind], who, grey["training"].mean(0))
     limits = calibrate(known["training"], people, params.false_match_rate)
+    save_limits(out / "limits.npz", limits, training.fingerprint, sha256)
     found = {kind: nearest(known[kind], known["training"], limits) for kind in ("generated", "heldout")}
     near, seeds = found["generated"], range(params.seed, params.seed + params.images)
     worst_sheet(pictures["generated"], pictures["training"], near, seeds, out / "pairs.png")

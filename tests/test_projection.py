@@ -1,0 +1,74 @@
+"""Projection: a generated face is found again; photos are cut to the frame unless they are crops already."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stylebot import geometry, projection
+from stylebot.errors import StylebotError
+from stylebot.generator import Generator
+from stylebot.latents import of_seeds
+from stylebot.perceptual import Perceptual
+from stylebot.portions import pictures
+
+
+def test_a_generated_face_is_found_again(model_file: Callable[[str], Path]) -> None:
+    torch.manual_seed(3)
+    g = Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=32, mapping_layers=2, channel_base=128)
+    g = g.eval().requires_grad_(False)
+    perceptual = Perceptual(model_file("perceptual.pth"))
+    ws = of_seeds(g, [5])
+    target = next(pictures(g, lambda _: ws, [0]))
+    ticks: list[int] = []
+    w, wplus = projection.project(g, target, perceptual, 60, tick=lambda: ticks.append(1))
+    assert len(ticks) == 120 and (w.space, wplus.space) == ("w", "w+")
+    average, *_ = projection.project(g, target, perceptual, 1)
+    assert w.distance < 0.25 * average.distance and wplus.distance < 0.5 * average.distance
+    assert torch.equal(w.ws, w.ws[:, :1].expand_as(w.ws)) and wplus.ws.std(1).max() > 0
+    again, _ = projection.project(g, target, perceptual, 60)
+    assert torch.equal(again.ws, w.ws)
+
+
+class FoundAt:
+    """Instead of dlib: landmarks whose FFHQ square is the given one."""
+
+    def __init__(self, center: float, side: float) -> None:
+        points = np.zeros((68, 2))
+        eyes, quarter = center - 0.1 * side / 3.6, side / 8
+        points[36:42], points[42:48] = (center - quarter, eyes), (center + quarter, eyes)
+        points[[48, 54]] = (center, eyes + side / 3.6)
+        self.points, self.boxes, self.rotated_deg = points, np.array([[0.0, 0.0, 1.0, 1.0]]), 0
+
+
+def test_photos_are_cut_and_crops_are_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (160, 160, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "square.png")
+    Image.fromarray(noise[:120]).save(tmp_path / "wide.png")
+    whole = np.asarray(Image.fromarray(noise).resize((32, 32), Image.Resampling.LANCZOS))
+    found = FoundAt(79.5, 160)
+    frame = geometry.ffhq_square(found.points)
+    assert frame.side_px == pytest.approx(160) and frame.center[1] == pytest.approx(79.5, abs=0.1)
+
+    def crop(name: str, at: FoundAt, cropped: bool = False) -> np.ndarray:
+        monkeypatch.setattr(projection.faces.Detector, "find", lambda self, picture: at)
+        model = type("Model", (), {"landmarks": lambda self, found, index: found.points})
+        monkeypatch.setattr(projection.faces, "Landmarker", lambda path: model())
+        return projection.face_crop(tmp_path / name, tmp_path / "landmarks.dat", 32, cropped)
+
+    assert np.array_equal(crop("square.png", found), whole)
+    cut = crop("square.png", FoundAt(79.5, 80))
+    middle = geometry.warp(Image.fromarray(noise), geometry.ffhq_square(FoundAt(79.5, 80).points), 32, "edge")
+    assert np.array_equal(cut, np.asarray(middle))
+    nobody = FoundAt(0, 1)
+    nobody.boxes = np.zeros((0, 4))
+    with pytest.raises(StylebotError, match=r"square\.png: no frontal face found.*--cropped"):
+        crop("square.png", nobody)
+    assert np.array_equal(crop("square.png", nobody, cropped=True), whole)
+    with pytest.raises(StylebotError, match=r"160 x 120 px: a face crop is square"):
+        crop("wide.png", nobody, cropped=True)
+    with pytest.raises(StylebotError, match=r"none\.png"):
+        projection.face_crop(tmp_path / "none.png", tmp_path / "landmarks.dat", 32)
