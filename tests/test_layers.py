@@ -19,7 +19,7 @@ LAYERS = (
     "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets "
     "charts meanings scenes scenery staging",
     "generator discriminator losses augment encoder",
-    "photos sources entries faces crops inspection workers dataset weights arrays pickles torchfile official "
+    "photos sources entries faces crops inspection workers machines dataset weights arrays pickles torchfile official "
     "rosinality checkpoints dist randomness trainer restarts inception perceptual render download facemaker",
     " ".join(STAGES) + " base sample generate export",
 )
