@@ -19,9 +19,9 @@ LAYERS = (
     "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets "
     "charts meanings scenes scenery staging",
     "generator discriminator losses augment encoder",
-    "photos sources entries faces crops inspection workers machines dataset weights arrays pickles torchfile official "
+    "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles torchfile official "
     "rosinality checkpoints dist randomness trainer restarts inception perceptual render download facemaker",
-    " ".join(STAGES) + " base sample generate export",
+    " ".join(STAGES) + " base sample generate export forget",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",
