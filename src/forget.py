@@ -14,7 +14,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="do it; without it nothing is r
 
 
 def main(who: Who, yes: Yes = False) -> None:
-    """Remove the photos of a person, or one photo, everywhere; say which datasets and networks were made with it."""
+    """Remove a person, or one photo, everywhere; say which datasets and networks were made with it."""
     stages = Path("stages")
     console = Console(highlight=False, markup=False, soft_wrap=True)
     person = find_person(stages, who)

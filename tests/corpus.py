@@ -1,14 +1,11 @@
-"""Makes a folder of files as people have them: damaged, mislabelled, odd, hostile; each with what it should give.
+"""Makes files as people have them: damaged, mislabelled, odd, hostile; each with its allowed outcomes.
 
-`make(folder)` returns {name: allowed outcomes}. Where a decoder cannot know that the data are damaged (a flipped bit
-in a JPEG) several outcomes are right; elsewhere one is.
+Where a decoder cannot know that the data are damaged (a flipped bit in a JPEG) several outcomes are right;
+elsewhere one is. `corpus_files.make` writes them.
 """
 
 import io
-import os
-import socket
 import struct
-import unicodedata
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +21,17 @@ MAX_PIXELS = 4_000_000  # the limit that the bombs exceed
 Made = Iterator[tuple[str, bytes, set[str]]]
 CUT, ODD, FACE = {"truncated", "unreadable"}, {"unreadable"}, {"faces"}
 # What a damaged picture may still be: bits of it, another picture, or nothing.
-DAMAGED = {"faces", "no_face", "low_confidence", "face_too_small", "cut_off", "truncated", "unreadable",
-           "too_large", "too_small"}  # fmt: skip
+DAMAGED = {
+    "faces",
+    "no_face",
+    "low_confidence",
+    "face_too_small",
+    "cut_off",
+    "truncated",
+    "unreadable",
+    "too_large",
+    "too_small",
+}
 WHOLE_OR_CUT = FACE | CUT | {"no_face", "low_confidence"}  # decoders that give what is there
 KINDS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "JPEG2000", "AVIF", "HEIF", "BMP")
 
@@ -57,8 +63,11 @@ def truncated() -> Made:
         content = saved(face(1), kind)
         for percent in (1, 10, 35, 60, 85, 98):
             lenient = kind in ("GIF", "JPEG2000")
-            yield f"cut/{kind}-{percent:02d}", content[: len(content) * percent // 100], (
-                WHOLE_OR_CUT if lenient else CUT)  # fmt: skip
+            yield (
+                f"cut/{kind}-{percent:02d}",
+                content[: len(content) * percent // 100],
+                (WHOLE_OR_CUT if lenient else CUT),
+            )
     progressive = saved(face(2), "JPEG", progressive=True)
     for percent in (20, 50, 95):
         yield f"cut/progressive-{percent}", progressive[: len(progressive) * percent // 100], CUT
@@ -86,14 +95,26 @@ def flipped() -> Made:
 
 
 def no_pictures() -> Made:
-    texts = {"notes.txt": b"no picture", "nul.jpg": bytes(5000), "page.html": b"<html><body>404</body></html>",
-             "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>", "paper.pdf": b"%PDF-1.7\n" + b"x" * 200,
-             "archive.zip.jpg": b"PK\x03\x04" + b"a" * 90, "list.csv": b"a,b\n1,2\n", "script.py": b"import os\n",
-             ".DS_Store": b"\0\0\0\1Bud1" + bytes(99), "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99),
-             "film.mp4": b"\0\0\0\x18ftypisom" + bytes(60), "soi.jpg": b"\xff\xd8\xff", "sign.png": b"\x89PNG\r\n\x1a\n",
-             "sign.gif": b"GIF89a", "sign.heic": b"\0\0\0\x18ftypheic" + bytes(40),
-             "sign.webp": b"RIFF\x10\0\0\0WEBPVP8 ", "sign.tif": b"II*\0\x08\0\0\0",
-             "run.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(ls) run\n"}  # fmt: skip
+    texts = {
+        "notes.txt": b"no picture",
+        "nul.jpg": bytes(5000),
+        "page.html": b"<html><body>404</body></html>",
+        "drawing.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "paper.pdf": b"%PDF-1.7\n" + b"x" * 200,
+        "archive.zip.jpg": b"PK\x03\x04" + b"a" * 90,
+        "list.csv": b"a,b\n1,2\n",
+        "script.py": b"import os\n",
+        ".DS_Store": b"\0\0\0\1Bud1" + bytes(99),
+        "Thumbs.db": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99),
+        "film.mp4": b"\0\0\0\x18ftypisom" + bytes(60),
+        "soi.jpg": b"\xff\xd8\xff",
+        "sign.png": b"\x89PNG\r\n\x1a\n",
+        "sign.gif": b"GIF89a",
+        "sign.heic": b"\0\0\0\x18ftypheic" + bytes(40),
+        "sign.webp": b"RIFF\x10\0\0\0WEBPVP8 ",
+        "sign.tif": b"II*\0\x08\0\0\0",
+        "run.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(ls) run\n",
+    }
     for name, content in texts.items():
         yield f"none/{name}", content, CUT
     yield "none/empty.jpg", b"", {"empty"}
@@ -187,8 +208,16 @@ def sizes() -> Made:
     yield "side/noise.png", saved(Image.fromarray(noise), "PNG"), {"no_face"}
 
 
-_BACK = {1: None, 2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90",
-         7: "TRANSVERSE", 8: "ROTATE_270"}  # fmt: skip
+_BACK = {
+    1: None,
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_90",
+    7: "TRANSVERSE",
+    8: "ROTATE_270",
+}
 
 
 def exif_and_colours() -> Made:
@@ -210,49 +239,4 @@ def exif_and_colours() -> Made:
     yield "icc/rgb-on-cmyk.tif", saved(face(5, 245).convert("CMYK"), "TIFF", icc_profile=srgb), FACE
 
 
-def names() -> Made:
-    hangul = "한국 사람"
-    odd = (unicodedata.normalize("NFC", hangul), unicodedata.normalize("NFD", hangul), "two\nlines", "tab\tbed",
-           "-rf", " ", "'quo\"ted'", "%s%d{0}", "back\\slash", "dots...", "\u202egnp.exe", "\U0001f600", "a" * 250,
-           "가" * 83, "*?[x]", os.fsdecode(b"bad\xff\xfe"), "deep/" * 30 + "down")  # fmt: skip
-    for number, name in enumerate(odd):
-        yield f"name/{number:02d}/{name}", saved(face(number, 256), "JPEG", quality=60 + number), FACE
-
-
-def make(folder: Path) -> dict[str, set[str]]:
-    """Write the corpus below `folder`; the allowed outcomes of each file by its name below it."""
-    wanted: dict[str, set[str]] = {}
-    for makers in (truncated, flipped, no_pictures, mislabelled, modes, sequences, bombs, sizes, exif_and_colours,
-                   names):  # fmt: skip
-        for name, content, outcomes in makers():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            wanted[name] = outcomes
-    wanted |= _special(folder / "special")
-    return wanted
-
-
-def _special(folder: Path) -> dict[str, set[str]]:
-    outside = folder.parents[2] / "outside"
-    outside.mkdir()
-    (outside / "face.jpg").write_bytes(saved(face(5, 255), "JPEG", quality=77))
-    folder.mkdir()
-    os.mkfifo(folder / "pipe.jpg")
-    with socket.socket(socket.AF_UNIX) as server:
-        here = Path.cwd()
-        os.chdir(folder)  # a socket's path may have 107 bytes at most
-        try:
-            server.bind("socket.jpg")
-        finally:
-            os.chdir(here)
-    links = {"dangling.jpg": "nowhere.jpg", "loop.jpg": "loop.jpg", "folder.jpg": outside, "face.jpg": outside / "face.jpg",
-             "zero.jpg": "/dev/zero", "up.jpg": "../../../../../../../../etc/hostname-of-nobody"}  # fmt: skip
-    for name, target in links.items():
-        (folder / name).symlink_to(target)
-    (folder / "a.jpg").write_bytes(saved(face(1, 251), "JPEG"))
-    (folder / "b.jpg").write_bytes(saved(face(1, 251), "JPEG"))
-    return {f"special/{name}": {outcome} for name, outcome in {
-        "pipe.jpg": "not_a_file", "socket.jpg": "not_a_file", "dangling.jpg": "missing", "loop.jpg": "unreadable",
-        "folder.jpg": "not_a_file", "face.jpg": "faces", "zero.jpg": "not_a_file", "up.jpg": "missing",
-        "a.jpg": "faces", "b.jpg": "duplicate"}.items()}  # fmt: skip
+PICTURES = (truncated, flipped, no_pictures, mislabelled, modes, sequences, bombs, sizes, exif_and_colours)

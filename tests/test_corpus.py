@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import corpus
+import corpus_files
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,8 +16,15 @@ from PIL import Image
 
 from stylebot.align import AlignParams, align
 
-PARAMS = AlignParams(resolution=64, recipe="stylebot", padding="edge", faces="largest", min_eye_distance_px=25,
-                     min_det_score=0.1, max_megapixels=corpus.MAX_PIXELS / 1e6)  # fmt: skip
+PARAMS = AlignParams(
+    resolution=64,
+    recipe="stylebot",
+    padding="edge",
+    faces="largest",
+    min_eye_distance_px=25,
+    min_det_score=0.1,
+    max_megapixels=corpus.MAX_PIXELS / 1e6,
+)
 
 
 def text(name: str) -> str:
@@ -25,10 +33,11 @@ def text(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def aligned(tmp_path_factory: pytest.TempPathFactory,
-            model_file: Callable[[str], Path]) -> tuple[dict[str, set[str]], Path, dict]:  # fmt: skip
+def aligned(
+    tmp_path_factory: pytest.TempPathFactory, model_file: Callable[[str], Path]
+) -> tuple[dict[str, set[str]], Path, dict]:
     folder = tmp_path_factory.mktemp("corpus")
-    wanted = {text(name): outcomes for name, outcomes in corpus.make(folder / "photos" / "odd").items()}
+    wanted = {text(name): outcomes for name, outcomes in corpus_files.make(folder / "photos" / "odd").items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STYLEBOT_SCRATCH", str(folder / "scratch"))
         patch.setenv("STYLEBOT_WORKERS", "1")

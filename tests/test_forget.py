@@ -18,8 +18,13 @@ from stylebot.forget import advice, find_person, forget
 from stylebot.sources import list_photos
 
 TODAY = date(2027, 5, 1)
-ROWS = ("a.jpg,kim,consent 2026,own,", "b.jpg,kim,consent 2026,own,2027-04-30", "c.jpg,lee,withdrawn,own,",
-        "d.jpg,,consent,own,", "e.jpg,lee,contract,own,2027-05-01")  # fmt: skip
+ROWS = (
+    "a.jpg,kim,consent 2026,own,",
+    "b.jpg,kim,consent 2026,own,2027-04-30",
+    "c.jpg,lee,withdrawn,own,",
+    "d.jpg,,consent,own,",
+    "e.jpg,lee,contract,own,2027-05-01",
+)
 
 
 def consent(folder: Path, *rows: str) -> None:
@@ -38,9 +43,14 @@ def test_who_may_be_used(tmp_path: Path) -> None:
     assert out == {"b.jpg", "c.jpg", "d.jpg"}, "no row passes, a bad row does not"
 
 
-@pytest.mark.parametrize(("text", "said"), [
-    ("photo,who\n", "first line must be"), (f"{','.join(COLUMNS)}\na.jpg,k,c,o,soon\n", "2: expires is 'soon'"),
-    (f"{','.join(COLUMNS)}\na.jpg,k,c,o,\na.jpg,k,c,o,\n", "3: a.jpg is there twice")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("photo,who\n", "first line must be"),
+        (f"{','.join(COLUMNS)}\na.jpg,k,c,o,soon\n", "2: expires is 'soon'"),
+        (f"{','.join(COLUMNS)}\na.jpg,k,c,o,\na.jpg,k,c,o,\n", "3: a.jpg is there twice"),
+    ],
+)
 def test_mistakes_are_one_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "consent.csv").write_text(text)
     with pytest.raises(StylebotError, match=said):
@@ -59,11 +69,18 @@ def test_consent_is_no_photo(tmp_path: Path) -> None:
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A workspace with photos of two people, one of them also as a copy, and everything that knows of them."""
+    """A workspace with photos of two people, one of them also as a copy, and all that knows them."""
     monkeypatch.setenv("STYLEBOT_SCRATCH", str(tmp_path / "scratch"))
     stages = tmp_path / "stages"
-    contents = {"id/a.jpg": b"kim", "id/b.jpg": b"lee", "id/e.jpg": b"kim, again", "celebrity/copy.jpg": b"kim"}
-    consent(stages / "photos" / "id", "a.jpg,kim,consent,own,", "b.jpg,lee,consent,own,", "e.jpg,kim,consent,own,")
+    contents = {
+        "id/a.jpg": b"kim",
+        "id/b.jpg": b"lee",
+        "id/e.jpg": b"kim, again",
+        "celebrity/copy.jpg": b"kim",
+    }
+    consent(
+        stages / "photos" / "id", "a.jpg,kim,consent,own,", "b.jpg,lee,consent,own,", "e.jpg,kim,consent,own,"
+    )
     memo, rows = Memo("align", {}), []
     for number, (name, content) in enumerate(contents.items()):
         (stages / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -74,15 +91,31 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         cached.parent.mkdir(parents=True, exist_ok=True)
         cached.write_bytes(content)
         source, photo = name.split("/")
-        rows.append({"face_id": f"{sha256[:16]}-0", "source": source, "photo": photo, "sha256": sha256,
-                     "identity": int(number == 1)})  # fmt: skip
+        rows.append(
+            {
+                "face_id": f"{sha256[:16]}-0",
+                "source": source,
+                "photo": photo,
+                "sha256": sha256,
+                "identity": int(number == 1),
+            }
+        )
     Memo("filter", {}).put("ab" * 32, b"an embedding")
-    for name in ("align/id.zip", "filter/accepted.png", "report/report.html", "train/networks.safetensors",
-                 "train/progress/1.png", "pack/dataset.zip", "fetch/landmarks.dat"):  # fmt: skip
+    for name in (
+        "align/id.zip",
+        "filter/accepted.png",
+        "report/report.html",
+        "train/networks.safetensors",
+        "train/progress/1.png",
+        "pack/dataset.zip",
+        "fetch/landmarks.dat",
+    ):
         (stages / name).parent.mkdir(parents=True, exist_ok=True)
         (stages / name).write_bytes(b"faces")
     pd.DataFrame(rows).to_parquet(stages / "filter" / "faces.parquet")
-    split = pd.DataFrame({"split": ["train", "heldout", "train"], "face_id": [r["face_id"] for r in rows[:3]]})
+    split = pd.DataFrame(
+        {"split": ["train", "heldout", "train"], "face_id": [r["face_id"] for r in rows[:3]]}
+    )
     split.to_parquet(stages / "pack" / "faces.parquet")
     return tmp_path
 
@@ -99,8 +132,12 @@ def test_a_subject_is_forgotten_everywhere(workspace: Path) -> None:
     told = " ".join(advice(stages, person))
     assert "2 in train" in told and "trained with this person: " in told and "networks.safetensors" in told
     forget(stages, workspace / ".dvc" / "cache", person)
-    assert left(stages) == {"photos/id/b.jpg", "photos/id/consent.csv", "train/networks.safetensors",
-                            "fetch/landmarks.dat"}  # fmt: skip
+    assert left(stages) == {
+        "photos/id/b.jpg",
+        "photos/id/consent.csv",
+        "train/networks.safetensors",
+        "fetch/landmarks.dat",
+    }
     assert [row["subject"] for row in read_consent(stages / "photos" / "id" / "consent.csv")] == ["lee"]
     kept = [path.read_bytes() for path in (workspace / "scratch").rglob("*") if path.is_file()]
     assert len(kept) == 1 and kept[0].endswith(b"lee")
@@ -130,12 +167,19 @@ def test_the_script_asks_first(workspace: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(root)}
 
     def script(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, str(root / "forget.py"), *arguments], cwd=workspace, text=True,
-                              capture_output=True, env=environment)  # fmt: skip
+        return subprocess.run(
+            [sys.executable, str(root / "forget.py"), *arguments],
+            cwd=workspace,
+            text=True,
+            capture_output=True,
+            env=environment,
+        )
 
     before = left(workspace)
     asked = script("kim")
-    assert asked.returncode == 0 and "would be removed: id/a.jpg" in asked.stdout and left(workspace) == before
+    assert (
+        asked.returncode == 0 and "would be removed: id/a.jpg" in asked.stdout and left(workspace) == before
+    )
     unknown = script("nobody", "--yes")
     assert unknown.returncode == 1 and len(unknown.stderr.strip().splitlines()) == 1
     assert script("kim", "--yes").returncode == 0 and "id/a.jpg" not in str(left(workspace))

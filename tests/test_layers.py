@@ -19,8 +19,9 @@ LAYERS = (
     "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets "
     "charts meanings scenes scenery staging",
     "generator discriminator losses augment encoder",
-    "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles torchfile official "
-    "rosinality checkpoints dist randomness trainer restarts inception perceptual render download facemaker",
+    "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles "
+    "torchfile official rosinality checkpoints dist randomness trainer restarts inception perceptual render "
+    "download facemaker",
     " ".join(STAGES) + " base sample generate export forget",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}

@@ -19,16 +19,29 @@ from stylebot.workers import Crash, each
 pytest.importorskip("distributed", reason="the optional extra is not installed: pip install distributed")
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-PARAMS = stage.AlignParams(resolution=64, recipe="stylebot", padding="edge", faces="all", min_eye_distance_px=16,
-                           min_det_score=0.1, max_megapixels=30)  # fmt: skip
+PARAMS = stage.AlignParams(
+    resolution=64,
+    recipe="stylebot",
+    padding="edge",
+    faces="all",
+    min_eye_distance_px=16,
+    min_det_score=0.1,
+    max_megapixels=30,
+)
 ORIGINAL_WORK, ORIGINAL_ALIGN = stage._work, stage.align_photo
 
 
 def started(*arguments: str, path: str, **more) -> subprocess.Popen:
     """A dask command in a session of its own."""
     environment = os.environ | {"PYTHONPATH": path, "DASK_DISTRIBUTED__WORKER__LOST_WORKER_TIMEOUT": "3s"}
-    return subprocess.Popen([sys.executable, "-m", "dask", *arguments], env=environment, start_new_session=True,
-                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "dask", *arguments],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        **more,
+    )
 
 
 def ended(process: subprocess.Popen) -> None:
@@ -42,15 +55,36 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[su
     """Two single-threaded workers in separate processes, with STYLEBOT_DASK pointing at their scheduler."""
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
     file = tmp_path / "scheduler.json"
-    scheduler = started("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file",
-                        str(file), path=path)  # fmt: skip
+    scheduler = started(
+        "scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+        "--scheduler-file",
+        str(file),
+        path=path,
+    )
     workers = []
     try:
         deadline = time.monotonic() + 60
         while not file.exists() and time.monotonic() < deadline:
             time.sleep(0.1)
-        workers += [started("worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard",
-                            "--local-directory", str(tmp_path / name), path=path) for name in "ab"]  # fmt: skip
+        workers += [
+            started(
+                "worker",
+                "--scheduler-file",
+                str(file),
+                "--nthreads",
+                "1",
+                "--no-dashboard",
+                "--local-directory",
+                str(tmp_path / name),
+                path=path,
+            )
+            for name in "ab"
+        ]
         from distributed import Client
 
         with Client(scheduler_file=str(file), timeout=60, set_as_default=False) as client:
@@ -102,8 +136,9 @@ def deadly_work(job: stage.Job) -> stage.Entry | None:
     return ORIGINAL_WORK(job)
 
 
-def test_align_is_the_same_on_machines(cluster: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                       model_file: Callable[[str], Path]) -> None:  # fmt: skip
+def test_align_is_the_same_on_machines(
+    cluster: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_file: Callable[[str], Path]
+) -> None:
     """The same bytes as on one machine; a photo that kills decoders is named with its reason."""
     photos = tmp_path / "photos" / "celebrity"
     photos.mkdir(parents=True)

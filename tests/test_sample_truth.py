@@ -1,7 +1,7 @@
 """align and filter against what each photo of the sample was meant to be.
 
-Every photo with a fault, the original of every copy, and of the good ones each fourth: a third of the sample, read
-from the embedded remote as it is in git.
+Every photo with a fault, the original of every copy, and of the good ones each fourth: a third of the sample,
+read from the embedded remote as it is in git.
 """
 
 import json

@@ -22,7 +22,7 @@ def consent_file(photos: Path, source: str) -> Path:
 def read_consent(path: Path) -> list[dict[str, str]]:
     """The rows of one consent.csv, blanks stripped; none when the file does not exist.
 
-    photo: name below the source folder; subject: who it shows, in your own code; basis: why it may be used
+    photo: name below the source folder; subject: whom it shows, in your own code; basis: why it is used
     ("consent 2026-03", "licence", "contract"; "withdrawn" revokes); licence: of the picture; expires: last day
     (2027-12-31) or empty. Raises StylebotError for another header, a bad date or a photo that is there twice.
     """
@@ -44,7 +44,9 @@ def read_consent(path: Path) -> list[dict[str, str]]:
         try:
             date.fromisoformat(row["expires"] or "9999-12-31")
         except ValueError:
-            raise StylebotError(f"{path}:{line}: expires is {row['expires']!r}, not like 2027-12-31") from None
+            raise StylebotError(
+                f"{path}:{line}: expires is {row['expires']!r}, not like 2027-12-31"
+            ) from None
     return rows
 
 
@@ -55,7 +57,9 @@ def invalid(row: dict[str, str], today: date) -> bool:
     return date.fromisoformat(row["expires"] or "9999-12-31") < today
 
 
-def barred(photos: Path, wanted: Iterable[tuple[str, str]], required: bool, today: date) -> set[tuple[str, str]]:
+def barred(
+    photos: Path, wanted: Iterable[tuple[str, str]], required: bool, today: date
+) -> set[tuple[str, str]]:
     """Those of the (source, photo) pairs `wanted` that may not be used on the day `today`.
 
     A row that is withdrawn, expired or lacks subject or basis bars its photo; `required`: so does no row.

@@ -1,4 +1,4 @@
-"""Remove a person: photos, consent rows, remembered work, tables and pictures; and say what was made with them."""
+"""Remove a person: photos, consent rows, remembered work, tables, pictures; say what was made with them."""
 
 import hashlib
 import shutil
@@ -37,7 +37,7 @@ def _same(name: str) -> str:
 
 
 def find_person(stages: Path, who: str) -> Person:
-    """The photos of `who`: a photo (source/name, or its path) or a subject of any consent.csv; and their copies.
+    """The photos of `who`: a photo (source/name, or its path) or a subject of any consent.csv; and copies.
 
     Copies are files with the same bytes. Raises StylebotError when nothing is found.
     """
@@ -46,12 +46,17 @@ def find_person(stages: Path, who: str) -> Person:
     wanted = _same(who.removeprefix(f"{folder}/"))
     chosen = {(i.source, i.photo) for i in items if _same(f"{i.source}/{i.photo}") == wanted}
     for source in {i.source for i in items}:
-        subjects = {_same(row["photo"]) for row in read_consent(consent_file(folder, source))
-                    if _same(row["subject"]) == _same(who)}  # fmt: skip
+        subjects = {
+            _same(row["photo"])
+            for row in read_consent(consent_file(folder, source))
+            if _same(row["subject"]) == _same(who)
+        }
         chosen |= {(i.source, i.photo) for i in items if i.source == source and _same(i.photo) in subjects}
     if not chosen:
-        raise StylebotError(f"{who!r} is neither a photo (such as celebrity/a.jpg) in {folder} nor a subject "
-                            "of a consent.csv there")  # fmt: skip
+        raise StylebotError(
+            f"{who!r} is neither a photo (such as celebrity/a.jpg) in {folder} nor a subject "
+            "of a consent.csv there"
+        )
     digests = {item: digest for item in items if (digest := _digests(item))}
     sha256 = {digests[i][0] for i in digests if (i.source, i.photo) in chosen}
     photos = [i for i in items if (i.source, i.photo) in chosen or digests.get(i, ("",))[0] in sha256]
@@ -77,8 +82,12 @@ def _traces(stages: Path, person: Person) -> None:
     faces = pd.read_parquet(judged, columns=["face_id", "source", "photo", "sha256", "identity"])
     own = faces["sha256"].isin(person.sha256)
     alike = faces["identity"].isin(set(faces.loc[own, "identity"]) - {-1}) & ~own
-    person.similar = sorted({f"{source}/{photo}" for source, photo in
-                             faces.loc[alike, ["source", "photo"]].itertuples(index=False)})  # fmt: skip
+    person.similar = sorted(
+        {
+            f"{source}/{photo}"
+            for source, photo in faces.loc[alike, ["source", "photo"]].itertuples(index=False)
+        }
+    )
     if packed.exists():
         table = pd.read_parquet(packed, columns=["split", "face_id"])
         inside = table["face_id"].isin(set(faces.loc[own, "face_id"]))
@@ -105,7 +114,7 @@ def _remove_photos(folder: Path, items: Iterable[Item]) -> None:
 
 
 def forget(stages: Path, cache: Path, person: Person) -> list[str]:
-    """Remove the person everywhere below `stages`, in the scratch folder and in DVC's `cache`; what was removed.
+    """Remove the person below `stages`, in the scratch folder, in DVC's `cache`; what was removed.
 
     Crops and tables lie in outputs with other people's: the outputs go whole, `dvc repro` makes them anew.
     Embeddings and restart states go whole too: their keys do not tell whose they are. Trained networks stay.
@@ -138,16 +147,22 @@ def advice(stages: Path, person: Person) -> list[str]:
     networks = [str(stages / name) for name in _TRAINED if (stages / name).exists()]
     if person.splits:
         told = ", ".join(f"{count} in {split}" for split, count in sorted(person.splits.items()))
-        lines.append(f"datasets that held faces of this person: {told} (stages/pack); rebuild: dvc repro pack")
+        lines.append(
+            f"datasets that held faces of this person: {told} (stages/pack); rebuild: dvc repro pack"
+        )
     if "train" in person.splits and networks:
         lines.append(f"trained with this person: {', '.join(networks)}; delete and retrain: dvc repro")
     elif networks:
         lines.append("the networks here were not trained with this person")
     sources = " ".join(sorted({f"stages/photos/{item.source}" for item in person.photos}))
-    lines += [f"then: dvc add {sources}; dvc repro; git commit; dvc gc --workspace --cloud (or per experiment), "
-              "since older versions of data sets, weights and their remotes still hold this person",
-              "networks and data sets of other commits, experiments and exports are not known here"]  # fmt: skip
+    lines += [
+        f"then: dvc add {sources}; dvc repro; git commit; dvc gc --workspace --cloud (or per experiment), "
+        "since older versions of data sets, weights and their remotes still hold this person",
+        "networks and data sets of other commits, experiments and exports are not known here",
+    ]
     if person.similar:
-        lines.append(f"dlib takes these for the same person, look at them: {', '.join(person.similar[:20])}"
-                     + (f" and {len(person.similar) - 20} more" if len(person.similar) > 20 else ""))  # fmt: skip
+        lines.append(
+            f"dlib takes these for the same person, look at them: {', '.join(person.similar[:20])}"
+            + (f" and {len(person.similar) - 20} more" if len(person.similar) > 20 else "")
+        )
     return lines

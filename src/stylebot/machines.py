@@ -25,7 +25,7 @@ class Killed:
 
 
 def scheduler_address() -> str | None:
-    """STYLEBOT_DASK, the address of a dask scheduler such as tcp://10.0.0.1:8786; None works on this machine."""
+    """STYLEBOT_DASK, the address of a dask scheduler (tcp://host:8786); None: work on this machine."""
     return os.environ.get("STYLEBOT_DASK") or None
 
 
@@ -47,11 +47,15 @@ def _connected(address: str) -> Iterator["Client"]:
     try:
         from distributed import Client
     except ImportError:
-        raise StylebotError("STYLEBOT_DASK is set, but dask is not installed: pip install distributed") from None
+        raise StylebotError(
+            "STYLEBOT_DASK is set, but dask is not installed: pip install distributed"
+        ) from None
     try:
         client = Client(address, timeout=_PATIENCE_SEC, set_as_default=False)
     except (OSError, ValueError) as error:
-        raise StylebotError(f"STYLEBOT_DASK={address}: no dask scheduler answers ({error}); start {_HOW}") from None
+        raise StylebotError(
+            f"STYLEBOT_DASK={address}: no dask scheduler answers ({error}); start {_HOW}"
+        ) from None
     with client, client.as_current():
         try:
             client.wait_for_workers(1, timeout=_PATIENCE_SEC)
@@ -69,7 +73,7 @@ def _connected(address: str) -> Iterator["Client"]:
 
 
 def _finished(client: "Client", futures: list["Future"], address: str) -> list["Future"]:
-    """Those of `futures` that are done, at least one. Raises StylebotError when no worker is left to do them."""
+    """Those of `futures` that are done, at least one. Raises StylebotError when no worker is left."""
     from distributed import wait
 
     while True:
@@ -77,8 +81,10 @@ def _finished(client: "Client", futures: list["Future"], address: str) -> list["
             return list(wait(futures, timeout=_PATIENCE_SEC, return_when="FIRST_COMPLETED").done)
         except TimeoutError:
             if client.status != "running" or not client.nthreads():
-                raise StylebotError(f"STYLEBOT_DASK={address}: all workers are gone; what was done is "
-                                    "remembered, start some and run again") from None  # fmt: skip
+                raise StylebotError(
+                    f"STYLEBOT_DASK={address}: all workers are gone; what was done is "
+                    "remembered, start some and run again"
+                ) from None
 
 
 def _outcome(future: "Future", address: str) -> object:
@@ -90,12 +96,14 @@ def _outcome(future: "Future", address: str) -> object:
     except KilledWorker:
         return Killed()
     except (CancelledError, TimeoutError):
-        raise StylebotError(f"STYLEBOT_DASK={address}: the connection is lost; what was done is remembered, "
-                            "run again") from None  # fmt: skip
+        raise StylebotError(
+            f"STYLEBOT_DASK={address}: the connection is lost; what was done is remembered, run again"
+        ) from None
 
 
-def on_machines(function: Callable[[T], R], items: Mapping[int, T],
-                address: str) -> Iterator[tuple[int, R | Killed]]:  # fmt: skip
+def on_machines(
+    function: Callable[[T], R], items: Mapping[int, T], address: str
+) -> Iterator[tuple[int, R | Killed]]:
     """(index, function(item)) of every item, as they finish, worked on by the cluster at `address`.
 
     Files that the items name must be there under the same path on every machine. When a worker is lost, its
