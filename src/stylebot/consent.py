@@ -23,7 +23,7 @@ def read_consent(path: Path) -> list[dict[str, str]]:
     """The rows of one consent.csv, blanks stripped; none when the file does not exist.
 
     photo: name below the source folder; subject: whom it shows, in your own code; basis: why it is used
-    ("consent 2026-03", "licence", "contract"; "withdrawn" revokes); licence: of the picture; expires: last day
+    ("consent 2026-03", "licence", "contract"; "withdrawn" revokes); licence: its own; expires: last day
     (2027-12-31) or empty. Raises StylebotError for another header, a bad date or a photo that is there twice.
     """
     if not path.exists():
