@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from cluster_work import deadly_work, slow_square
 
 from stylebot import align as stage
 from stylebot.errors import StylebotError
@@ -28,12 +29,11 @@ PARAMS = stage.AlignParams(
     min_det_score=0.1,
     max_megapixels=30,
 )
-ORIGINAL_WORK, ORIGINAL_ALIGN = stage._work, stage.align_photo
 
 
 def started(*arguments: str, path: str, **more) -> subprocess.Popen:
     """A dask command in a session of its own."""
-    environment = os.environ | {"PYTHONPATH": path, "DASK_DISTRIBUTED__WORKER__LOST_WORKER_TIMEOUT": "3s"}
+    environment = os.environ | {"PYTHONPATH": path, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "dask", *arguments],
         env=environment,
@@ -97,20 +97,8 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[su
                 ended(process)
 
 
-def slow_square(job: tuple[int, Path]) -> tuple[int, int]:
-    """The square, slowly, and the parent of the process that made it: the worker's nanny."""
-    number, folder = job
-    if number == 13:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    (folder / f"{number}-{os.getpid()}").touch()
-    time.sleep(0.15)
-    return number * number, os.getppid()
-
-
 def test_a_lost_worker_costs_nothing_and_a_deadly_item_itself(cluster: list, tmp_path: Path) -> None:
-    notes = tmp_path / "notes"
-    notes.mkdir()
-    jobs = [(number, notes) for number in range(30)]
+    jobs = [(number, tmp_path) for number in range(30)]
     results, lost = {}, False
     for index, result in each(slow_square, jobs, "squares"):
         assert index not in results
@@ -125,17 +113,6 @@ def test_a_lost_worker_costs_nothing_and_a_deadly_item_itself(cluster: list, tmp
     assert cluster[1].poll() is None
 
 
-def deadly_align(content: bytes, *rest) -> stage.Entry:
-    if len(content) == 666:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return ORIGINAL_ALIGN(content, *rest)
-
-
-def deadly_work(job: stage.Job) -> stage.Entry | None:
-    stage.align_photo = deadly_align
-    return ORIGINAL_WORK(job)
-
-
 def test_align_is_the_same_on_machines(
     cluster: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_file: Callable[[str], Path]
 ) -> None:
@@ -145,7 +122,8 @@ def test_align_is_the_same_on_machines(
     for path in sorted((ROOT / "tests" / "data" / "faces").glob("*.jpg"))[:4]:
         shutil.copy(path, photos)
     (photos / "0deadly.jpg").write_bytes(b"x" * 666)
-    monkeypatch.setattr(stage, "_work", deadly_work)
+    run_each = stage.each
+    monkeypatch.setattr(stage, "each", lambda _, jobs, title: run_each(deadly_work, jobs, title))
     landmarks, files = model_file("landmarks.dat"), ("celebrity.zip", "faces.parquet", "photos.parquet")
     made = []
     for where in ("there", "here"):

@@ -107,8 +107,8 @@ def on_machines(
     """(index, function(item)) of every item, as they finish, worked on by the cluster at `address`.
 
     Files that the items name must be there under the same path on every machine. When a worker is lost, its
-    items are given to others; one that took four workers with it gives Killed. An exception of `function` is
-    raised here. Raises StylebotError when there is no such cluster, or it is lost.
+    items are given to others; one that took several workers with it gives Killed. An exception of `function`
+    is raised here. Raises StylebotError when there is no such cluster, or it is lost.
     Not by joblib's dask backend: it waits for ever for an item whose workers died.
     """
     with _connected(address) as client:
