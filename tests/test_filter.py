@@ -34,7 +34,7 @@ ANYBODY = {"identity_distance": 1.9, "identity_contrast": 1.99}  # everybody is 
 
 
 def params(**changed: object) -> FilterParams:
-    base = {"identity_distance": 0.45, "identity_contrast": 0.55,
+    base = {"consent": "optional", "identity_distance": 0.45, "identity_contrast": 0.55,
             "duplicate_bits": 8, "duplicate_correlation": 0.98,
             "max_per_identity": None, "target_faces": None, "sheet_faces": 50,
             "celebrity": thresholds(**LIMITS), "id": thresholds(**LIMITS | {"grey": False})}
@@ -124,6 +124,18 @@ def test_the_best_copy_stays_and_identity_alone_refuses_nobody(tmp_path: Path) -
     shutil.rmtree(tmp_path / "align")
     _, table = run(tmp_path, [face(n) for n in range(6)], params(**ANYBODY))
     assert table["identity"].nunique() == 1 and table["accepted"].all()
+
+
+def test_photos_without_consent_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "photos" / "celebrity"
+    folder.mkdir(parents=True)
+    rows = "00.jpg,kim,consent,own,\n01.jpg,lee,withdrawn,own,\n"
+    (folder / "consent.csv").write_text("photo,subject,basis,licence,expires\n" + rows)
+    for consent, refused in (("optional", {"01.jpg"}), ("required", {"01.jpg", "02.jpg"})):
+        _, table = run(tmp_path, [face(n) for n in range(3)], params(consent=consent))
+        reasons = table["reasons"].map(list)
+        assert {name for name, found in reasons.items() if found == ["no_consent"]} == refused
+        assert not table.loc[list(refused), "accepted"].any()
 
 
 def test_caps_keep_the_best(tmp_path: Path) -> None:

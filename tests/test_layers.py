@@ -19,10 +19,10 @@ LAYERS = (
     "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets "
     "charts meanings scenes scenery staging",
     "generator discriminator losses augment encoder",
-    "photos sources entries faces crops inspection workers dataset weights arrays pickles torchfile official "
-    "rosinality legacy checkpoints dist randomness trainer restarts inception perceptual render download "
-    "facemaker latents provenance films projection lookalikes portions plans",
-    " ".join(STAGES) + " base sample generate export verify doctor guard card",
+    "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles "
+    "torchfile official rosinality legacy checkpoints dist randomness trainer restarts inception perceptual "
+    "render download facemaker latents provenance films projection lookalikes portions plans",
+    " ".join(STAGES) + " base sample generate export forget verify doctor guard card",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",

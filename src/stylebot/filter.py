@@ -1,14 +1,17 @@
 """Stage `filter`: which aligned faces are good enough, with every reason against the others."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
 from stylebot import quality
+from stylebot.consent import barred
 from stylebot.crops import AlignedFaces
 from stylebot.duplicates import best_of_groups, duplicate_groups
 from stylebot.errors import StylebotError
@@ -56,6 +59,7 @@ class Thresholds(Section):
 class FilterParams(Section):
     """Section `filter` of params.yaml. Sources other than `id` are held to the thresholds of `celebrity`."""
 
+    consent: Literal["required", "optional"]
     identity_distance: float = Field(gt=0, lt=2)
     identity_contrast: float = Field(gt=0, lt=2)
     duplicate_bits: int = Field(ge=0, le=32)
@@ -87,8 +91,7 @@ RANKED = ("det_score", "scale", "pad_fraction", "yaw_deg", "pitch_deg", "sharpne
 _FROM_ALIGN = ("det_score", "second_area_ratio", "scale", "pad_fraction", "roll_deg")
 _CARRIED = ("face_id", "source", "photo", "sha256", "qsize_px", "grey")
 _WIDTHS = {"background": 20.0, "background_std": 10.0, "head_share": 0.05}  # of components without a score
-
-
+NO_CONSENT = "no_consent"
 
 
 def refusals(values: Mapping[str, float], grey: bool, limits: Thresholds) -> list[str]:
@@ -115,17 +118,18 @@ def refusals(values: Mapping[str, float], grey: bool, limits: Thresholds) -> lis
 
 
 def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
-              params: FilterParams) -> pd.DataFrame:
+              params: FilterParams, without: Collection[tuple[str, str]]) -> pd.DataFrame:
     """One row per face: carried columns, native values, scores, overall score and reasons of its own."""
     table = []
     for row, found in zip(rows, inspected, strict=True):
         out = {name: row[name] for name in _CARRIED}
+        first = [NO_CONSENT] if (row["source"], row["photo"]) in without else []
         if isinstance(found, Crash):
-            table.append(out | {"score": 0.0, "reasons": ["unmeasured"]})
+            table.append(out | {"score": 0.0, "reasons": [*first, "unmeasured"]})
             continue
         values = {name: float(row[name]) for name in _FROM_ALIGN} | found.measures
         scores = {name: quality.score(name, values[name]) for name in quality.SCALES}
-        reasons = refusals(values, bool(row["grey"]), params.thresholds(row["source"]))
+        reasons = first + refusals(values, bool(row["grey"]), params.thresholds(row["source"]))
         table.append(out | values | {f"score_{name}": value for name, value in scores.items()} | {
             "score": quality.overall({name: scores[name] for name in RANKED}), "reasons": reasons})
     return pd.DataFrame(table)
@@ -163,13 +167,14 @@ def _limit_numbers(faces: pd.DataFrame, params: FilterParams) -> None:
 
 
 def judge(rows: Sequence[dict], inspected: Sequence[Inspection | Crash], crops: AlignedFaces,
-          params: FilterParams) -> pd.DataFrame:
+          params: FilterParams, without: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
     """The verdict on every face of the align table's `rows`, in their order.
 
+    without: (source, photo) of photos that may not be used, whatever their quality (see stylebot.consent)
     Identity is never a reason by itself: it groups faces, and counts only against the cap per identity.
     Columns: see `_measured`, and identity (-1: not measured), duplicate_of, accepted.
     """
-    faces = _measured(rows, inspected, params)
+    faces = _measured(rows, inspected, params, without)
     good = [i for i, found in enumerate(inspected) if isinstance(found, Inspection)]
     identity, copies = np.full(len(rows), -1), [""] * len(rows)
     if good:
@@ -226,7 +231,9 @@ def select(aligned: Path, photos: Path, identity: Path, out: Path, accepted: Pat
     if not rows:
         raise StylebotError(f"{aligned}/faces.parquet holds no faces; {aligned}/photos.parquet says why")
     crops = AlignedFaces(aligned)
-    faces = judge(rows, inspect(rows, aligned, photos, identity), crops, params)
+    without = barred(photos, {(row["source"], row["photo"]) for row in rows}, params.consent == "required",
+                     date.today())
+    faces = judge(rows, inspect(rows, aligned, photos, identity), crops, params, without)
     with atomic(out) as part:
         faces.to_parquet(part, index=False)
     write_sheets(faces, rows, crops, accepted, refused, params.sheet_faces)

@@ -113,6 +113,8 @@ def read_photo(source: Path | bytes, max_pixels: int) -> Photo:
     with _decoding(max_pixels), Image.open(io.BytesIO(source), formats=_formats()) as opened:
         if opened.width * opened.height > max_pixels:
             raise PhotoError("too_large", f"{opened.width} x {opened.height} px; the limit is {max_pixels}")
+        if opened.format == "PNG":
+            _check_sums(source)
         return _decode(opened)
 
 
@@ -144,6 +146,12 @@ def _formats() -> tuple[str, ...]:
     pillow_heif.register_heif_opener()
     Image.init()
     return tuple(name for name in Image.ID if name not in _NOT_OPENED)
+
+
+def _check_sums(content: bytes) -> None:
+    """Raise for a PNG whose own checksums say that it is damaged: Pillow would give what is left of it."""
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as opened:
+        opened.verify()
 
 
 def _decode(opened: Image.Image) -> Photo:

@@ -10,6 +10,7 @@ from pathlib import Path
 from stylebot.errors import StylebotError
 from stylebot.photos import MAX_FILE_BYTES, PhotoError, check_file
 
+CONSENT = "consent.csv"  # in a source's folder, about its photos; see stylebot.consent
 _NOT_SOURCES = (".dvc", ".csv", ".md", ".txt", ".json")  # what may lie beside the source folders
 
 
@@ -100,7 +101,8 @@ def list_photos(photos: Path) -> list[Item]:
         if zipped:
             items += [Item(source, _text(info.filename), path, i) for i, info in enumerate(_members(path))]
         else:
-            items += [Item(source, _text(file.relative_to(path).as_posix()), file) for file in _walk(path)]
+            items += [Item(source, _text(file.relative_to(path).as_posix()), file) for file in _walk(path)
+                      if file != path / CONSENT]
     if stray:
         raise StylebotError(f"{photos}: {len(stray)} files such as {stray[0]!r} lie outside any source: "
                             f"move them into a folder such as {photos / 'celebrity'}")

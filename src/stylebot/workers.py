@@ -1,4 +1,4 @@
-"""Work on many items in processes, with a progress bar; an item that kills its process costs itself only."""
+"""Work on many items in processes or on many machines; an item that kills its process costs itself only."""
 
 import multiprocessing
 import os
@@ -24,6 +24,7 @@ from rich.progress import (
 )
 
 from stylebot.errors import StylebotError
+from stylebot.machines import Killed, on_machines, scheduler_address
 
 T, R = TypeVar("T"), TypeVar("R")
 
@@ -56,10 +57,20 @@ def each(function: Callable[[T], R], items: Sequence[T], title: str) -> Iterator
 
     `function` and the items must be picklable. When a process dies, the items that were being worked on are
     tried again, each in a process of its own; one that dies there too gives a Crash, the rest goes on.
-    An exception of `function` ends the work and is raised here.
+    An exception of `function` ends the work and is raised here. With STYLEBOT_DASK=tcp://..., the workers of
+    that dask cluster do the work; an item that they die on is tried here.
     """
     pending = dict(enumerate(items))
     if not pending:
+        return
+    address = scheduler_address()
+    if address:
+        with progress_bar() as progress:
+            task = progress.add_task(title, total=len(items))
+            for index, result in on_machines(function, pending, address):
+                result = _alone(function, pending[index]) if isinstance(result, Killed) else result
+                progress.advance(task)
+                yield index, result
         return
     with progress_bar() as progress, tempfile.TemporaryDirectory(prefix="stylebot-") as folder:
         task = progress.add_task(title, total=len(items))
