@@ -15,7 +15,7 @@ from stylebot.params import load_params
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = {"core": {"remote", "analytics", "check_update", "autostage"}, "cache": {"type", "shared"},
-           "remote": {"url", "endpointurl", "region", "verify", "jobs"}}
+           "remote": {"url", "endpointurl", "region", "verify", "jobs"}, "plots": {"html_template"}}
 
 
 def test_config_holds_no_secret_and_verifies() -> None:
