@@ -38,6 +38,7 @@ def ours(tmp_path: Path) -> Workspace:
     found = new_workspace(tmp_path / "ours", count=3)
     found.dvc("remote", "add", "-q", "-d", "team", str(tmp_path / "store"))
     found.commit("Our remote")
+    found.dvc("push", "-q")
     return found
 
 
@@ -57,12 +58,14 @@ def test_photos_come_from_a_registry_and_follow_it(ours: Workspace, tmp_path: Pa
     fill(registry.root / "faces", 2, 500, seed=7)
     registry.dvc("add", "-q", "faces")
     registry.commit("Faces")
+    registry.dvc("push", "-q")
     lines = block("dvc import ").splitlines()
     follow(ours, lines[0], registry=registry.root)
     assert len(list((ours.root / PHOTOS / "registry").glob("*.jpg"))) == 2
     fill(registry.root / "faces", 5, 500, seed=8)
     registry.dvc("add", "-q", "faces")
     registry.commit("More faces")
+    registry.dvc("push", "-q")
     follow(ours, lines[1])
     assert len(list((ours.root / PHOTOS / "registry").glob("*.jpg"))) == 7
 

@@ -170,7 +170,11 @@ def remote_findings(seconds: float = _REMOTE_SEC) -> list[Finding]:
             shown = f"remote {name}" + (" (default)" if name == default else "")
 
             def look(odb=odb) -> str:
-                return "answers" if odb.fs.exists(odb.path) else "answers, nothing pushed yet"
+                try:
+                    odb.fs.info(odb.path)  # exists() says no to wrong credentials and dead servers, too
+                except FileNotFoundError:
+                    return "answers, nothing pushed yet"
+                return "answers"
 
             try:
                 found.append(Finding(shown, OK, within(seconds, look)))
