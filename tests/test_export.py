@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,18 @@ def test_rosinality_names_and_shapes_are_theirs(tmp_path: Path) -> None:
     write_rosinality(load_networks(DATA / "rosinality_legacy.pt"), tmp_path / "a.pt")
     ours = torch.load(tmp_path / "a.pt", weights_only=True)["g_ema"]
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in theirs)
+
+
+def test_rosinality_goes_without_a_discriminator_that_it_cannot_hold(
+    networks: Networks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    D = Discriminator(**networks.D.config | {"filter_taps": (1.0,)})
+    write_rosinality(replace(networks, D=D), tmp_path / "a.pt")
+    assert capsys.readouterr().err.startswith("export: D is left out")
+    assert "d" not in torch.load(tmp_path / "a.pt", weights_only=True)
+    official = tmp_path / "official"
+    write_official(replace(networks, D=D), official)
+    assert load_networks(official).D.config["filter_taps"] == (1.0,)
 
 
 def test_rosinality_refuses_what_it_cannot_hold(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_shrinking_without_low_pass_keeps_every_second_pixel_of_the_convolution(
     x, w = torch.randn(2, 3, 8, 8, generator=rng), torch.randn(5, 3, k, k, generator=rng)
     wanted = F.conv2d(x, w, padding=k // 2)[:, :, ::2, ::2]
     torch.testing.assert_close(ops.conv_down2(x, w, ops.blur_filter((1.0,))), wanted)
+    assert torch.equal(ops.downsample2d(x, ops.blur_filter((1.0,))), x[:, :, ::2, ::2])
 
 
 @pytest.mark.parametrize(("up", "down", "padding", "gain"), [

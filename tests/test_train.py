@@ -17,7 +17,7 @@ from stylebot import train as stage
 from stylebot.checkpoints import load_networks, save_networks
 from stylebot.dataset import write_dataset
 from stylebot.errors import StylebotError, TrainingDiverged
-from stylebot.train import TrainParams, load_start, train
+from stylebot.train import TrainParams, load_start, lr_factor, train
 from stylebot.weights import Networks
 
 PARAMS = {
@@ -25,8 +25,30 @@ PARAMS = {
     "pl_weight": 2.0, "style_mixing_prob": 0.9, "G_reg_interval": 2, "D_reg_interval": 3, "ema_kimg": 0.05,
     "augment": "bgc", "ada_target": 0.6, "ada_kimg": 0.5, "p_initial": 0.4, "p_max": 0.8, "mirror": True,
     "tick_kimg": 0.016, "snap_ticks": 2, "seed": 3, "allow_missing": False,
+    "lr_schedule": "cosine",
 }  # fmt: skip
 Run = Callable[..., dict[str, float]]
+
+
+def test_cosine_falls_from_one_to_a_hundredth() -> None:
+    assert [lr_factor("cosine", done) for done in (0, 0.5, 1)] == pytest.approx([1, 0.505, 0.01])
+    assert lr_factor("constant", 0.9) == 1
+
+
+def test_learning_rates_follow_the_schedule(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = stage.train_step, []
+
+    def noted(state, *rest) -> None:
+        groups = (state.opt_G.param_groups[0], state.opt_D.param_groups[0])
+        seen.append([group["lr"] / group["initial_lr"] for group in groups])
+        real(state, *rest)
+
+    monkeypatch.setattr(stage, "train_step", noted)
+    run("a")
+    assert seen == [[pytest.approx(lr_factor("cosine", i / 8))] * 2 for i in range(8)]
+    seen.clear()
+    run("b", lr_schedule="constant")
+    assert seen == [[1, 1]] * 8
 
 
 class Killed(BaseException):

@@ -65,7 +65,7 @@ class Duel(NamedTuple):
 
 
 DUELS = (
-    Duel(32, 3.1, 8, 5e-4, 4e-3, 1.0), Duel(32, 10, 8, 8e-4, 4e-3, 1.0), Duel(64, 30, 8, 8e-4, 4e-3, 0.65),
+    Duel(32, 3.1, 8, 5e-4, 4e-3, 1.0), Duel(32, 10, 8, 8e-4, 4e-3, 1.0), Duel(64, 29.7, 8, 8e-4, 4e-3, 0.65),
 )  # fmt: skip
 R1_GAMMA, R1_INTERVAL, EMA_KIMG = 0.2, 16, 2.0
 

@@ -27,6 +27,7 @@ OPSET = 18  # what torch's exporter writes and every current runtime reads
 def write_rosinality(networks: Networks, path: Path) -> None:
     """A .pt that rosinality's code and the pSp family load: g_ema, latent_avg, and g and d if there are any.
 
+    A D without low-pass (the sample's) is left out, which stderr says: their code has none.
     Raises: StylebotError if their code has no such network.
     """
     if networks.G_ema is None:
@@ -34,7 +35,9 @@ def write_rosinality(networks: Networks, path: Path) -> None:
     out: dict[str, object] = {}
     for theirs, role in (("g", "G"), ("d", "D"), ("g_ema", "G_ema")):
         network = getattr(networks, role)
-        if network is not None:
+        if role == "D" and network is not None and len(network.config["filter_taps"]) == 1:
+            print("export: D is left out, rosinality's code has none without low-pass", file=sys.stderr)
+        elif network is not None:
             out[theirs] = from_official(role, network.config, network.state_dict())
     out["latent_avg"] = networks.G_ema.mapping.w_avg.detach().cpu().clone()
     buffer = io.BytesIO()

@@ -25,7 +25,7 @@ from stylebot.files import atomic, sha256_file
 from stylebot.params import Section
 from stylebot.restarts import Restarts
 from stylebot.sheets import contact_sheet
-from stylebot.trainer import Recipe, TrainState, read_stats, start_state, train_step
+from stylebot.trainer import Recipe, TrainState, read_stats, set_lr, start_state, train_step
 from stylebot.weights import Networks, at_initialisation
 
 PROGRESS_FACES = 24  # faces in each grid of training progress, always of the same latents
@@ -42,6 +42,7 @@ class TrainParams(Section):
     batch_gpu: PositiveInt
     lr_g: PositiveFloat = Field(lt=1)
     lr_d: PositiveFloat = Field(lt=1)
+    lr_schedule: Literal["constant", "cosine"]
     r1_gamma: NonNegativeFloat
     pl_weight: NonNegativeFloat
     style_mixing_prob: float = Field(ge=0, le=1)
@@ -61,8 +62,13 @@ class TrainParams(Section):
 
     def recipe(self) -> Recipe:
         """The numbers that the trainer needs."""
-        mine = self.model_dump(exclude={"kimg", "tick_kimg", "snap_ticks", "allow_missing"})
+        mine = self.model_dump(exclude={"kimg", "tick_kimg", "snap_ticks", "lr_schedule", "allow_missing"})
         return Recipe(**mine, ema_rampup=None)
+
+
+def lr_factor(schedule: str, done: float) -> float:
+    """Factor of both learning rates after the share `done` of the run: 1, or half a cosine from 1 to 0.01."""
+    return 1.0 if schedule == "constant" else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def read_faces(dataset: Dataset, resolution: int, batch: int) -> Tensor:
@@ -149,7 +155,7 @@ def _start(
     reals = read_faces(dataset, networks.G.img_resolution, params.batch)
     state = start_state(networks.G, networks.D, networks.G_ema, params.recipe())
     restarts = Restarts("train", {"params": params.model_dump(), "dataset": dataset.fingerprint,
-                                  "weights": sha256_file(generator), "format": 2})  # fmt: skip
+                                  "weights": sha256_file(generator), "format": 3})  # fmt: skip
     saved = restarts.newest()
     if dist.rank() == 0:
         for name in restarts.damaged:
@@ -192,6 +198,7 @@ def train(generator: Path, dataset: Path, out: Path, params: TrainParams) -> dic
             _save(state, restarts, out, numbers)
         while state.cur_nimg < total:
             before = state.skipped_steps
+            set_lr(state, lr_factor(params.lr_schedule, state.cur_nimg / total))
             train_step(state, reals, recipe)
             bar(state.cur_nimg, numbers)
             at = f"{state.cur_nimg / 1000:.2f} kimg"

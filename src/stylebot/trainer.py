@@ -89,7 +89,15 @@ def adam(parameters: list[nn.Parameter], lr: float, interval: int) -> torch.opti
     Source: arXiv 1912.04958, appendix B (lazy regularisation).
     """
     c = interval / (interval + 1) if interval else 1.0
-    return torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=True)
+    opt = torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=True)
+    opt.param_groups[0]["initial_lr"] = lr * c
+    return opt
+
+
+def set_lr(state: TrainState, factor: float) -> None:
+    """Both learning rates become `factor` times what the recipe says."""
+    for opt in (state.opt_G, state.opt_D):
+        opt.param_groups[0]["lr"] = opt.param_groups[0]["initial_lr"] * factor
 
 
 def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe: Recipe) -> TrainState:
