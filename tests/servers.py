@@ -78,6 +78,10 @@ class Server:
         """Where the server keeps what it is given, in whatever form."""
         return self.folder / "store"
 
+    def address(self, name: str) -> str:
+        """The address of a new, empty remote on this server."""
+        return f"{self.url}/{name}"
+
     def settings(self) -> dict[str, str]:
         """`dvc remote modify team KEY VALUE`, in .dvc/config."""
         return {}
@@ -257,9 +261,9 @@ class WebDav(Server):
         code = "import sys; from wsgidav.server.server_cli import run; sys.exit(run())"
         return [sys.executable, "-c", code, "--config", str(self.folder / "wsgidav.yaml"), "--quiet"]
 
-    @property
-    def url(self) -> str:
-        return f"webdav://{HOST}:{self.port}/dvc"
+    def address(self, name: str) -> str:
+        (self.store / "dvc" / name).mkdir()  # DVC does not make the folder itself
+        return f"webdav://{HOST}:{self.port}/dvc/{name}"
 
     def secrets(self) -> dict[str, str]:
         return {"user": "team", "password": "secret"}

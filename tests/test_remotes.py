@@ -29,7 +29,7 @@ def ours(server: Server, tmp_path: Path) -> Workspace:
     if server.process is None:
         server.start()
     found = new_workspace(tmp_path / "ours", COUNT, SIZE_BYTES)
-    found.dvc("remote", "add", "-q", "-d", "team", f"{server.url}/{tmp_path.name}")
+    found.dvc("remote", "add", "-q", "-d", "team", server.address(tmp_path.name))
     for key, value in {"verify": "true", **server.settings()}.items():
         found.dvc("remote", "modify", "team", key, value)
     sign_in(found, server.secrets())
