@@ -44,6 +44,7 @@ class Server:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen | None = None
     name: ClassVar[str]
+    jobs: ClassVar[str] = "1"  # transfers at a time while the server is killed
 
     def command(self) -> list[str]:
         raise NotImplementedError
@@ -94,9 +95,10 @@ class Server:
         """Secrets that the server refuses."""
         raise NotImplementedError
 
-    def damage(self, oid: str) -> None:
-        """Change a byte of an object, as a failing disk would."""
-        flip(next(self.store.rglob(f"files/md5/{oid[:2]}/{oid[2:]}")))
+    def damage(self, name: str, oid: str) -> None:
+        """Change a byte of an object of the remote `name`, as a failing disk would."""
+        (found,) = self.store.rglob(f"{name}/files/md5/{oid[:2]}/{oid[2:]}")
+        flip(found)
 
 
 def flip(path: Path) -> None:
@@ -163,6 +165,7 @@ class S3(Server):
 
     name = "s3"
     refused: ClassVar[str] = "Forbidden"
+    jobs: ClassVar[str] = "8"  # each waits a quarter of a minute for a server that is gone
     url: ClassVar[str] = "s3://faces/dvc"
 
     def prepare(self) -> None:
@@ -234,8 +237,8 @@ class S3(Server):
     def wrong(self) -> dict[str, str]:
         return {"AWS_ACCESS_KEY_ID": "team", "AWS_SECRET_ACCESS_KEY": "guess"}
 
-    def damage(self, oid: str) -> None:
-        key = {"Bucket": "faces", "Key": f"dvc/files/md5/{oid[:2]}/{oid[2:]}"}
+    def damage(self, name: str, oid: str) -> None:
+        key = {"Bucket": "faces", "Key": f"dvc/{name}/files/md5/{oid[:2]}/{oid[2:]}"}
         content = bytearray(self.client().get_object(**key)["Body"].read())
         content[len(content) // 2] ^= 1
         self.client().put_object(**key, Body=bytes(content))

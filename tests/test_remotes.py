@@ -70,7 +70,7 @@ def kill_during(server: Server, workspace: Workspace, watched: Path, *words: str
         assert process.poll() is None and time.monotonic() < end, process.communicate()[0]
         time.sleep(0.005)
     server.kill()
-    said, _ = process.communicate(timeout=200)
+    said, _ = process.communicate(timeout=500)
     assert process.returncode != 0, f"dvc was done before the server was killed:\n{said}"
     return said
 
@@ -97,11 +97,11 @@ def test_colleagues_get_the_same_files(ours: Workspace, server: Server) -> None:
 
 
 def test_killed_servers_cost_only_time(ours: Workspace, server: Server) -> None:
-    kill_during(server, ours, server.store, "push", "-j", "1")
+    kill_during(server, ours, server.store, "push", "-j", server.jobs)
     server.start()
     ours.dvc("push")
     theirs = colleague(ours, server)
-    kill_during(server, theirs, theirs.root / ".dvc/cache", "pull", "-j", "1")
+    kill_during(server, theirs, theirs.root / ".dvc/cache", "pull", "-j", server.jobs)
     server.start()
     theirs.dvc("pull")
     assert theirs.photos() == ours.photos() and len(theirs.photos()) == COUNT
@@ -124,7 +124,7 @@ def test_wrong_credentials_are_one_clear_line(ours: Workspace, server: Server) -
 def test_damaged_objects_are_found_and_healed(ours: Workspace, server: Server) -> None:
     ours.dvc("push")
     name, oid = oid_of(ours, 3)
-    server.damage(oid)
+    server.damage(ours.root.parent.name, oid)
     assert "in sync" in ours.dvc("status", "--cloud"), "DVC has learnt to find it: simplify verify.py"
     theirs = colleague(ours, server)
     done = theirs.call("dvc", "pull")
