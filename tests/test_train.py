@@ -17,7 +17,7 @@ from stylebot import train as stage
 from stylebot.checkpoints import load_networks, save_networks
 from stylebot.dataset import write_dataset
 from stylebot.errors import StylebotError, TrainingDiverged
-from stylebot.train import TrainParams, load_start, lr_factor, train
+from stylebot.train import TrainParams, lr_factor, train
 from stylebot.weights import Networks
 
 PARAMS = {
@@ -246,7 +246,7 @@ def test_too_few_faces(run: Run, tmp_path: Path) -> None:
 
 def test_faces_of_another_resolution(run: Run, tmp_path: Path) -> None:
     write_dataset(tmp_path / "large.zip", faces(9, 32).permute(0, 2, 3, 1).numpy())
-    with pytest.raises(StylebotError, match=r"32 px .* weights make 16 px RGB; set pack\.resolution to 16"):
+    with pytest.raises(StylebotError, match=r"16 px and cannot start 32 px.* pack\.resolution may be 16"):
         run("a", dataset=tmp_path / "large.zip")
 
 
@@ -295,22 +295,3 @@ def test_latents_are_those_of_generate() -> None:
     from stylebot import render
 
     assert torch.equal(stage.latents(3, 8, 5), render.latents([5, 6, 7], 8))
-
-
-def test_missing_start_weights_are_named_and_start_anew_only_when_asked(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    save_networks(tmp_path / "g.safetensors", Networks(None, None, networks()[0], {}))
-    with pytest.raises(StylebotError, match=r"no G and no D .*train\.allow_missing"):
-        load_start(tmp_path / "g.safetensors", 16, allow_missing=False)
-    started = load_start(tmp_path / "g.safetensors", 16, allow_missing=True)
-    said = capsys.readouterr().err
-    assert started.D is not None and "starts anew: D (all of it)" in said and "G (copy of G_ema)" in said
-
-
-def test_smaller_faces_start_from_the_lower_blocks(inputs: Path, capsys: pytest.CaptureFixture) -> None:
-    started = load_start(inputs / "start.safetensors", 8, allow_missing=False)
-    assert {net.img_resolution for net in (started.G, started.D, started.G_ema)} == {8}
-    assert "D.b8.fromrgb.weight" in capsys.readouterr().err
-    with pytest.raises(StylebotError, match=r"16 px and cannot start 32 px.*pack\.resolution may be 16"):
-        load_start(inputs / "start.safetensors", 32, allow_missing=False)
