@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[1]
 def test_config_holds_no_secret_and_verifies() -> None:
     text = (ROOT / ".dvc/config").read_text(encoding="utf-8")
     assert faults(text) == []
-    for wanted in ("analytics = false", "check_update = false", "autostage = true", "html_template = plots.html"):
+    settings = ("analytics = false", "check_update = false", "autostage = true", "html_template = plots.html")
+    for wanted in settings:
         assert wanted in text
 
 
