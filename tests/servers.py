@@ -248,7 +248,7 @@ class WebDav(Server):
     """WsgiDAV on cheroot, with a password."""
 
     name = "webdav"
-    refused: ClassVar[str] = "Unauthorized"
+    refused: ClassVar[str] = "401"
 
     def prepare(self) -> None:
         pytest.importorskip("wsgidav", reason="pip install -r requirements-dev.txt")
