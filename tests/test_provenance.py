@@ -4,6 +4,7 @@ import datetime
 import io
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ PICTURE = Image.fromarray(np.arange(32 * 32 * 3, dtype=np.uint32).reshape(32, 32
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_every_kind_of_picture_says_that_it_is_synthetic(suffix: str) -> None:
     made = Image.open(io.BytesIO(encode(PICTURE, suffix, FACTS)))
-    (about,) = made.getxmp()["xmpmeta"]["RDF"]["Description"],
+    xmp = made.info.get("xmp") or made.info["XML:com.adobe.xmp"]
+    about = next(node for node in ElementTree.fromstring(xmp).iter() if node.tag.endswith("}Description"))
+    about = {name.rpartition("}")[2]: value for name, value in about.attrib.items()}
     assert about["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
     assert json.loads(about["Instructions"]) == FACTS and "does not exist" in about["Headline"]
     if suffix == ".png":
