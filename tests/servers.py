@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -37,7 +38,7 @@ def listens(port: int) -> bool:
 
 
 @dataclass
-class Server:
+class Server(ABC):
     """A server with its folder; started, killed and started again, always on the same port."""
 
     folder: Path
@@ -46,8 +47,9 @@ class Server:
     name: ClassVar[str]
     jobs: ClassVar[str] = "1"  # transfers at a time while the server is killed
 
+    @abstractmethod
     def command(self) -> list[str]:
-        raise NotImplementedError
+        """The program and its arguments."""
 
     def ready(self) -> bool:
         return listens(self.port)
@@ -87,13 +89,13 @@ class Server:
         """`dvc remote modify team KEY VALUE`, in .dvc/config."""
         return {}
 
+    @abstractmethod
     def secrets(self) -> dict[str, str]:
         """The same with --local; names in capitals are environment variables."""
-        raise NotImplementedError
 
+    @abstractmethod
     def wrong(self) -> dict[str, str]:
         """Secrets that the server refuses."""
-        raise NotImplementedError
 
     def damage(self, name: str, oid: str) -> None:
         """Change a byte of an object of the remote `name`, as a failing disk would."""

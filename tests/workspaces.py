@@ -37,30 +37,18 @@ class Workspace:
         }
         return clean | alone | self.env
 
+    def _how(self) -> dict:
+        """Where and how commands run: no input, both streams in one."""
+        return {"cwd": self.root, "env": self.environment(), "text": True, "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}  # fmt: skip
+
     def start(self, *words: str) -> subprocess.Popen:
         """A command that runs beside the test; its whole output in one stream."""
-        return subprocess.Popen(
-            words,
-            cwd=self.root,
-            env=self.environment(),
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        return subprocess.Popen(words, **self._how())
 
     def call(self, *words: str) -> subprocess.CompletedProcess:
         """A command and what it said, whatever its exit code."""
-        return subprocess.run(
-            words,
-            cwd=self.root,
-            env=self.environment(),
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=300,
-        )
+        return subprocess.run(words, timeout=300, **self._how())
 
     def run(self, *words: str) -> str:
         """The output of a command that must succeed."""

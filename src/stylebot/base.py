@@ -150,22 +150,21 @@ def pictures_up_to(G: Generator, w: Tensor, resolution: int) -> Tensor:
     return img
 
 
+def pictures_at(pairs: Pairs, resolution: int) -> Tensor:
+    """The pictures of `pairs` [M, 3, r, r] float32 in [-1, 1] at r = `resolution` px: means of squares."""
+    return F.interpolate(pairs.imgs.float() / 127.5 - 1, size=(resolution, resolution), mode="area")
+
+
 def distil(G: Generator, pairs: Pairs, lesson: Lesson) -> Iterator[tuple[int, Generator, float]]:
     """Teach G's low blocks the pictures of `pairs`; yields (pictures seen, average of G, loss)."""
-    target = pairs.imgs.float() / 127.5 - 1
-    if lesson.resolution < G.img_resolution:
-        target = F.interpolate(target, size=(lesson.resolution, lesson.resolution), mode="area")
+    target = pictures_at(pairs, lesson.resolution)
     G_ema, total = deepcopy(G), int(lesson.kimg * 1000)
     opt = torch.optim.Adam(G.synthesis.parameters(), lr=lesson.lr, betas=(0.9, 0.99), eps=1e-8, fused=True)
     for nimg in range(0, total, lesson.batch):
-        left = (total - nimg) / max(total * (1 - lesson.falls_from), 1e-9)
-        for group in opt.param_groups:
-            group["lr"] = lesson.lr * min(1.0, (nimg + lesson.batch) / 1000) * min(1.0, max(0.04, left))
+        opt.param_groups[0]["lr"] = lesson.lr * _rise(nimg, lesson) * _fall(nimg, total, lesson, 0.04)
         which = torch.randint(len(target), (lesson.batch,), generator=drawer(SEED, nimg, f"{lesson}"))
         loss = picture_loss(pictures_up_to(G, pairs.ws[which], lesson.resolution), target[which])
-        opt.zero_grad(set_to_none=True)
-        loss.backward()
-        opt.step()
+        _step(opt, loss)
         update_ema(G_ema, G, ema_beta(lesson.batch, 1.0, nimg + lesson.batch, 0.1))
         yield nimg + lesson.batch, G_ema, float(loss.detach())
 
@@ -201,14 +200,14 @@ def fight(G: Generator, G_ema: Generator, D: Discriminator, pairs: Pairs, duel: 
 
     Yields the pictures shown. lr_g rises over the first thousand. Mapping and higher blocks stay as they are.
     """
-    reals = F.interpolate(pairs.imgs.float() / 127.5 - 1, size=(duel.resolution,) * 2, mode="area")
+    reals = pictures_at(pairs, duel.resolution)
     adam = {"betas": (0.0, 0.99), "eps": 1e-8, "fused": True}
     opt_G = torch.optim.Adam(G.synthesis.parameters(), lr=duel.lr_g, **adam)
     opt_D = torch.optim.Adam(D.parameters(), lr=duel.lr_d, **adam)
     total = int(duel.kimg * 1000) // duel.batch * duel.batch
     for nimg in range(0, total, duel.batch):
-        fall = min(1.0, max(0.05, (total - nimg) / max(total * (1 - duel.falls_from), 1e-9)))
-        opt_G.param_groups[0]["lr"] = duel.lr_g * fall * min(1.0, (nimg + duel.batch) / 1000)
+        fall = _fall(nimg, total, duel, 0.05)
+        opt_G.param_groups[0]["lr"] = duel.lr_g * fall * _rise(nimg, duel)
         opt_D.param_groups[0]["lr"] = duel.lr_d * fall
         draw = drawer(SEED, nimg, f"{duel}")
         which, other = (torch.randint(len(reals), (duel.batch,), generator=draw) for _ in range(2))
@@ -232,6 +231,16 @@ def fight(G: Generator, G_ema: Generator, D: Discriminator, pairs: Pairs, duel: 
             _step(opt_D, penalty.mean() * (R1_GAMMA / 2 * R1_INTERVAL))
         update_ema(G_ema, G, ema_beta(duel.batch, EMA_KIMG, nimg + duel.batch, 0.1))
         yield nimg + duel.batch
+
+
+def _rise(nimg: int, part: Lesson | Duel) -> float:
+    """Factor of a learning rate that rises over the first thousand pictures."""
+    return min(1.0, (nimg + part.batch) / 1000)
+
+
+def _fall(nimg: int, total: int, part: Lesson | Duel, least: float) -> float:
+    """Factor that falls linearly to `least` from the share `part.falls_from` of `total` pictures on."""
+    return min(1.0, max(least, (total - nimg) / max(total * (1 - part.falls_from), 1e-9)))
 
 
 def _step(opt: torch.optim.Optimizer, loss: Tensor) -> None:
