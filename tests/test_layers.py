@@ -21,7 +21,7 @@ LAYERS = (
     "generator discriminator losses augment encoder",
     "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles "
     "torchfile official rosinality legacy checkpoints dist randomness trainer restarts inception perceptual "
-    "render download facemaker latents provenance films projection lookalikes portions plans",
+    "render download facemaker latents provenance films projection lookalikes portions plans watch",
     " ".join(STAGES) + " base sample generate export forget verify doctor guard card",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}

@@ -100,6 +100,13 @@ def test_cross_entropies() -> None:
     assert float(of_real[0]) == 100 and float(of_fake[-1]) == 100
 
 
+def test_lecam_pulls_each_kind_to_the_other_kinds_mean() -> None:
+    real, fake = torch.tensor([[3.0], [1.0]]), torch.tensor([[-2.0], [0.5]])
+    anchors = torch.tensor([1.5, -1.0])
+    found = losses.lecam_penalty(real, fake, anchors)
+    assert found.tolist() == [4**2 + 3.5**2, 2**2 + 1.0**2]
+
+
 class Smooth(nn.Module):
     """A critic with derivatives of every order."""
 

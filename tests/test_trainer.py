@@ -14,7 +14,7 @@ from stylebot.discriminator import Discriminator
 from stylebot.errors import StylebotError
 from stylebot.generator import Generator
 from stylebot.randomness import Draw, shares
-from stylebot.trainer import check_batch, read_stats, start_state, train_step
+from stylebot.trainer import check_batch, read_stats, set_lr, start_state, train_step
 
 
 class Reference:
@@ -123,10 +123,11 @@ def test_accumulation_is_the_same_as_one_large_round() -> None:
     """The running means of path lengths and of w aside: they move once per round."""
     done = []
     for batch_gpu in (8, 4):
-        state, numbers = start(batch_gpu=batch_gpu, pl_weight=0.0)
+        state, numbers = start(batch_gpu=batch_gpu, pl_weight=0.0, lecam_weight=0.3)
         for _ in range(3):
             train_step(state, faces(), numbers)
         moved = {k: tensor for k, tensor in weights(state).items() if not k.endswith("w_avg")}
+        moved["anchors"] = state.anchors
         done.append((moved, read_stats(state)))
     for k, wanted in done[0][0].items():
         torch.testing.assert_close(done[1][0][k], wanted, atol=1e-5, rtol=1e-5, msg=k)
@@ -145,7 +146,7 @@ def test_the_same_start_gives_the_same_run_and_another_seed_another() -> None:
 
 
 def test_a_restored_state_goes_on_bit_for_bit() -> None:
-    state, numbers = start()
+    state, numbers = start(lecam_weight=0.3)
     for _ in range(3):
         train_step(state, faces(), numbers)
     saved = copy.deepcopy(state.state_dict())
@@ -160,9 +161,28 @@ def test_a_restored_state_goes_on_bit_for_bit() -> None:
     wanted, found = state.state_dict(), other.state_dict()
     for role in ("G", "D", "G_ema"):
         assert all(torch.equal(found[role][k], wanted[role][k]) for k in wanted[role]), role
-    for key in ("cur_nimg", "p", "pl_mean", "signs", "skipped_steps"):
+    for key in ("cur_nimg", "p", "pl_mean", "anchors", "signs", "skipped_steps"):
         assert torch.equal(torch.as_tensor(found[key]), torch.as_tensor(wanted[key])), key
-    assert wanted["p"] != 0.4 and wanted["pl_mean"] != 0
+    assert wanted["p"] != 0.4 and wanted["pl_mean"] != 0 and (wanted["anchors"] != 0).all()
+
+
+def test_a_frozen_mapping_stays_and_synthesis_moves() -> None:
+    state, numbers = start(lr_mapping=0.0)
+    before = weights(state)
+    for _ in range(2):
+        train_step(state, faces(), numbers)
+    after = weights(state)
+    fixed = [k for k in before if k.startswith(("G.mapping.fc", "G_ema.mapping.fc"))]
+    assert len(fixed) == 8 and all(torch.equal(before[k], after[k]) for k in fixed)
+    assert not torch.equal(before["G.synthesis.b4.const"], after["G.synthesis.b4.const"])
+    assert len(state.opt_G.state) == len(list(state.G.synthesis.parameters()))
+
+
+def test_the_mapping_networks_own_learning_rate() -> None:
+    state, _ = start(lr_mapping=0.1, lr_g=0.002, G_reg_interval=4)
+    assert [group["lr"] for group in state.opt_G.param_groups] == pytest.approx([0.00016, 0.0016])
+    set_lr(state, 0.5)
+    assert [group["lr"] for group in state.opt_G.param_groups] == pytest.approx([0.00008, 0.0008])
 
 
 def test_regularisers_run_when_they_are_due(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,15 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor
     return F.softplus(-real_logits)[:, 0], F.softplus(fake_logits)[:, 0]
 
 
+def lecam_penalty(real_logits: Tensor, fake_logits: Tensor, anchors: Tensor) -> Tensor:
+    """[N]: squared distance of each kind's logits [N, 1] from the running mean of the other kind.
+
+    anchors [2]: running means of D's logits of reals and of fakes, without gradient.
+    Source: Tseng et al. 2021, arXiv 2104.03310, equation 3.
+    """
+    return ((real_logits - anchors[1]).square() + (fake_logits - anchors[0]).square())[:, 0]
+
+
 def r1_penalty(
     D: Discriminator, augment: Augment, real: Tensor, c: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -57,6 +66,7 @@ def path_lengths(
 
     The square is averaged over the num_ws styles. Source: arXiv 1912.04958, section 3.2.
     """
+    ws = ws if ws.requires_grad else ws.detach().requires_grad_(True)  # a frozen mapping network
     img = G.synthesis(ws, noise_mode=noise_mode, randn=noise_randn)
     y = randn(tuple(img.shape)).to(img) / math.sqrt(img.shape[2] * img.shape[3])
     (gradient,) = torch.autograd.grad((img * y).sum(), ws, create_graph=True)

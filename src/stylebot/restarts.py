@@ -1,10 +1,14 @@
-"""Restart state: written whole under scratch, checksummed, the last two kept, refused to another run."""
+"""Restart state: written whole under scratch, checksummed, the last two kept, refused to another run.
+
+And the wish to stop, which is when a run should write one."""
 
 import hashlib
 import io
 import json
 import shutil
-from collections.abc import Mapping
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -57,3 +61,16 @@ class Restarts:
     def clear(self) -> None:
         """Delete the states: the run has succeeded."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """A list that is no longer empty once SIGTERM or SIGINT has come."""
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: received.append(number))
+              for number in (signal.SIGTERM, signal.SIGINT)}  # fmt: skip
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from dvclive import Live
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import ValidationInfo as Info
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
@@ -23,9 +22,11 @@ from stylebot.dataset import Dataset
 from stylebot.errors import StylebotError, TrainingDiverged
 from stylebot.files import atomic, sha256_file
 from stylebot.params import Section
-from stylebot.restarts import Restarts
+from stylebot.render import stream
+from stylebot.restarts import Restarts, asked_to_stop
 from stylebot.sheets import contact_sheet
 from stylebot.trainer import Recipe, TrainState, read_stats, set_lr, start_state, train_step
+from stylebot.watch import Watch, start_watch
 from stylebot.weights import Networks, at_initialisation
 
 PROGRESS_FACES = 24  # faces in each grid of training progress, always of the same latents
@@ -42,9 +43,11 @@ class TrainParams(Section):
     batch_gpu: PositiveInt
     lr_g: PositiveFloat = Field(lt=1)
     lr_d: PositiveFloat = Field(lt=1)
+    lr_mapping: float = Field(ge=0, le=1)
     lr_schedule: Literal["constant", "cosine"]
     r1_gamma: NonNegativeFloat
     pl_weight: NonNegativeFloat
+    lecam_weight: NonNegativeFloat
     style_mixing_prob: float = Field(ge=0, le=1)
     G_reg_interval: PositiveInt
     D_reg_interval: PositiveInt
@@ -58,12 +61,23 @@ class TrainParams(Section):
     mirror: bool
     tick_kimg: PositiveFloat
     snap_ticks: PositiveInt
+    eval_snaps: NonNegativeInt
+    eval_images: int = Field(ge=10, le=100_000)
+    keep: Literal["last", "best"]
+    patience: NonNegativeInt
     seed: NonNegativeInt
 
     def recipe(self) -> Recipe:
         """The numbers that the trainer needs."""
-        mine = self.model_dump(exclude={"kimg", "tick_kimg", "snap_ticks", "lr_schedule", "allow_missing"})
-        return Recipe(**mine, ema_rampup=None)
+        names = Recipe.__dataclass_fields__.keys() & type(self).model_fields.keys()
+        return Recipe(**self.model_dump(include=names), ema_rampup=None)
+
+    @field_validator("keep", "patience")
+    @classmethod
+    def _looked_at(cls, value: str | int, info: Info) -> str | int:
+        if value not in ("last", 0) and not info.data.get("eval_snaps"):
+            raise ValueError("needs train.eval_snaps of at least 1")
+        return value
 
 
 def lr_factor(schedule: str, done: float) -> float:
@@ -88,35 +102,14 @@ def read_faces(dataset: Dataset, resolution: int, batch: int) -> Tensor:
     return torch.from_numpy(dataset.read_all())
 
 
-def latents(count: int, z_dim: int, seed: int) -> Tensor:
-    """z [count, z_dim]; row i is the latent of picture seed `seed + i`, as in src/generate.py."""
-    rows = [np.random.RandomState(seed + i).randn(z_dim) for i in range(count)]
-    return torch.from_numpy(np.stack(rows).astype(np.float32))
-
-
-@torch.no_grad()
 def write_grid(state: TrainState, path: Path) -> None:
-    """A PNG of faces that G_ema makes of fixed latents, with constant noise and no truncation."""
-    z = latents(PROGRESS_FACES, state.G_ema.z_dim, 0).to(state.pl_mean.device)
-    imgs = torch.cat([state.G_ema(part, noise_mode="const") for part in z.split(8)])
-    rgbs = (imgs * 127.5 + 128).clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
-    sheet = contact_sheet(list(rgbs), columns=8, cell_px=max(96, min(state.G_ema.img_resolution, 256)),
+    """A PNG of faces that G_ema makes of fixed seeds, with constant noise and no truncation."""
+    batches = stream(state.G_ema, range(PROGRESS_FACES), 8)
+    rgbs = [rgb for batch in batches for rgb in batch.permute(0, 2, 3, 1).cpu().numpy()]
+    sheet = contact_sheet(rgbs, columns=8, cell_px=max(96, min(state.G_ema.img_resolution, 256)),
                           title=f"{state.cur_nimg / 1000:.1f} kimg")  # fmt: skip
     with atomic(path) as part:
         sheet.save(part, "PNG")
-
-
-@contextmanager
-def asked_to_stop() -> Iterator[list[int]]:
-    """A list that is no longer empty once SIGTERM or SIGINT has come."""
-    received: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: received.append(number))
-              for number in (signal.SIGTERM, signal.SIGINT)}  # fmt: skip
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _stats(state: TrainState) -> dict[str, float]:
@@ -125,9 +118,7 @@ def _stats(state: TrainState) -> dict[str, float]:
     A mean that a step without finite loss has spoilt is left out.
     """
     means = {name: mean for name, mean in read_stats(state).items() if math.isfinite(mean)}
-    wanted = {"loss_g": "loss_g", "loss_d": "loss_d", "r_t": "real_sign", "fake_sign": "fake_sign",
-              "r1_penalty": "r1_penalty", "pl_penalty": "pl_penalty"}  # fmt: skip
-    numbers = {name: means[key] for name, key in wanted.items() if key in means}
+    numbers = {"r_t" if name == "real_sign" else name: mean for name, mean in means.items()}
     return numbers | {"p": float(state.augment.p) if state.augment else 0.0}
 
 
@@ -150,12 +141,12 @@ def load_start(generator: Path, resolution: int, allow_missing: bool) -> Network
 
 def _start(
     generator: Path, dataset: Dataset, params: TrainParams
-) -> tuple[TrainState, Tensor, Restarts, dict[str, float]]:
+) -> tuple[TrainState, Tensor, Restarts, dict]:
     networks = load_start(generator, dataset.resolution, params.allow_missing)
     reals = read_faces(dataset, networks.G.img_resolution, params.batch)
     state = start_state(networks.G, networks.D, networks.G_ema, params.recipe())
     restarts = Restarts("train", {"params": params.model_dump(), "dataset": dataset.fingerprint,
-                                  "weights": sha256_file(generator), "format": 3})  # fmt: skip
+                                  "weights": sha256_file(generator), "format": 4})  # fmt: skip
     saved = restarts.newest()
     if dist.rank() == 0:
         for name in restarts.damaged:
@@ -167,36 +158,44 @@ def _start(
                   file=sys.stderr)  # fmt: skip
     if saved is not None:
         state.load_state_dict(saved)
-    return state, reals.to(dist.device()), restarts, saved["numbers"] if saved is not None else {}
+    return state, reals.to(dist.device()), restarts, saved or {}
 
 
-def _save(state: TrainState, restarts: Restarts, out: Path, numbers: dict[str, float]) -> None:
+def _save(
+    state: TrainState, restarts: Restarts, out: Path, numbers: dict[str, float], watch: Watch | None
+) -> None:
     """Restart state, a grid, and the live folder's copy, so that curves survive DVC's cleaning too."""
     if dist.rank() == 0:
         write_grid(state, out / "progress" / f"{state.cur_nimg:09d}.png")
         for name in ("progress", "live"):
             shutil.copytree(out / name, restarts.folder_for(name), dirs_exist_ok=True)
-        restarts.save(state.cur_nimg, state.state_dict() | {"numbers": numbers})
+        looks = watch.looks if watch is not None else []
+        restarts.save(state.cur_nimg, state.state_dict() | {"numbers": numbers, "looks": looks})
     dist.barrier()
 
 
-def train(generator: Path, dataset: Path, out: Path, params: TrainParams) -> dict[str, float]:
+def train(
+    generator: Path, dataset: Path, heldout: Path, inception: Path, out: Path, params: TrainParams
+) -> dict[str, float]:
     """Fine-tune the networks of `generator` on the faces of `dataset`; returns the metrics.
 
+    heldout, inception: faces and network of the KID that is watched; not read with eval_snaps 0
     out: folder; gets networks.safetensors, progress/*.png and live/ (dvclive). Interrupted at any moment, the
     same call goes on from the last saved state, bit for bit on a CPU.
     Raises StylebotError for inputs that do not fit, TrainingDiverged when gradients stay non-finite.
     """
     data, recipe = Dataset(dataset), params.recipe()
-    state, reals, restarts, numbers = _start(generator, data, params)
+    state, reals, restarts, saved = _start(generator, data, params)
+    numbers, watch = saved.get("numbers", {}), _watch(heldout, inception, params, restarts, saved)
     for name in ("progress", "live"):
         shutil.copytree(restarts.folder_for(name), out / name, dirs_exist_ok=True)
     total, tick = _whole_batches(params.kimg, recipe.batch), _whole_batches(params.tick_kimg, recipe.batch)
     lost = 0  # steps in a row without a finite gradient
     with asked_to_stop() as stop, _progress(total, state.cur_nimg) as bar, _live(out / "live") as live:
         if state.cur_nimg == 0:
-            _save(state, restarts, out, numbers)
-        while state.cur_nimg < total:
+            _save(state, restarts, out, numbers, watch)
+        over = _has_risen(watch, params)
+        while state.cur_nimg < total and not over:
             before = state.skipped_steps
             set_lr(state, lr_factor(params.lr_schedule, state.cur_nimg / total))
             train_step(state, reals, recipe)
@@ -206,30 +205,56 @@ def train(generator: Path, dataset: Path, out: Path, params: TrainParams) -> dic
             if lost >= MAX_SKIPPED:
                 raise TrainingDiverged(f"no finite gradient at {at}; lower train.lr_g and train.lr_d")
             if dist.anywhere(bool(stop)):  # a signal may reach one process a step before another
-                _save(state, restarts, out, numbers)
+                _save(state, restarts, out, numbers, watch)
                 raise StylebotError(f"stopped at {at}; the same command goes on from there")
             if state.cur_nimg % tick and state.cur_nimg < total:
                 continue
-            numbers = _stats(state)
+            numbers, ticks, last = _stats(state), state.cur_nimg // tick, state.cur_nimg >= total
+            if watch is not None and (last or ticks % (params.snap_ticks * params.eval_snaps) == 0):
+                numbers["kid"] = watch.look(_networks(state), state.cur_nimg / 1000)
             if live is not None:
                 _log(live, state.cur_nimg, numbers)
-            if (state.cur_nimg // tick) % params.snap_ticks == 0 or state.cur_nimg >= total:
-                _save(state, restarts, out, numbers)
-    return _deliver(state, restarts, out, params, data, generator, numbers)
+            if last or ticks % params.snap_ticks == 0:
+                _save(state, restarts, out, numbers, watch)
+                over = _has_risen(watch, params)
+    return _deliver(state, restarts, out, params, data, generator, numbers, watch)
+
+
+def _watch(
+    heldout: Path, inception: Path, params: TrainParams, restarts: Restarts, saved: dict
+) -> Watch | None:
+    if not params.eval_snaps or dist.rank() != 0:
+        return None
+    best = restarts.folder_for("best") / "networks.safetensors" if params.keep == "best" else None
+    watch = start_watch(heldout, inception, params.eval_images, best)
+    watch.looks += [tuple(pair) for pair in saved.get("looks", [])]
+    return watch
+
+
+def _has_risen(watch: Watch | None, params: TrainParams) -> bool:
+    return dist.anywhere(watch is not None and watch.has_risen(params.patience))
+
+
+def _networks(state: TrainState) -> Networks:
+    return Networks(state.G, state.D, state.G_ema, meta={"kimg": state.cur_nimg / 1000})
 
 
 def _deliver(
     state: TrainState, restarts: Restarts, out: Path, params: TrainParams, data: Dataset,
-    generator: Path, numbers: dict[str, float],
+    generator: Path, numbers: dict[str, float], watch: Watch | None,
 ) -> dict[str, float]:  # fmt: skip
     metrics = {"train_kimg": state.cur_nimg / 1000, "train_faces": len(data),
                "train_frozen_layers": params.freeze_d, "train_skipped_steps": state.skipped_steps,
                }  # fmt: skip
     metrics |= {f"train_{name}": value for name, value in numbers.items()}
     if dist.rank() == 0:
-        meta = {"kimg": state.cur_nimg / 1000, "parents": [sha256_file(generator)],
+        kept = _networks(state)
+        if watch is not None:
+            metrics |= dict(zip(("train_best_kimg", "train_best_kid"), watch.best(), strict=True))
+            kept = kept if watch.snapshot is None else load_networks(watch.snapshot, need=("G", "D", "G_ema"))
+        meta = {"kimg": kept.meta["kimg"], "parents": [sha256_file(generator)],
                 "dataset": data.fingerprint, "recipe": asdict(params.recipe())}  # fmt: skip
-        nets = [net.cpu().requires_grad_(True) for net in (state.G, state.D, state.G_ema)]
+        nets = [net.cpu().requires_grad_(True) for net in (kept.G, kept.D, kept.G_ema)]
         save_networks(out / "networks.safetensors", Networks(*nets, meta=meta))
         restarts.clear()
     dist.barrier()

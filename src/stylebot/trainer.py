@@ -43,6 +43,9 @@ class Recipe:
     p_max: float
     mirror: bool
     seed: int
+    lr_mapping: float = 1.0  # factor of lr_g for the mapping network; 0 freezes it
+    lecam_weight: float = 0.0
+    lecam_decay: float = 0.99
     pl_batch_shrink: int = 2
     pl_decay: float = 0.01
     ada_interval: int = 4
@@ -58,9 +61,12 @@ class TrainState:
     G_ema: Generator
     opt_G: torch.optim.Optimizer
     opt_D: torch.optim.Optimizer
+    trainable_G: list[nn.Parameter]
     trainable_D: list[nn.Parameter]
     augment: AugmentPipe | None
     pl_mean: Tensor
+    anchors: Tensor  # [mean D(real), mean D(fake)]: running means for LeCam
+    logits: Tensor  # [D(real), D(fake)]: sums over this step's rounds of their means; nothing between steps
     signs: Tensor  # [sum of sign(D(real)), count] since ADA's last update, mean over processes
     stats: dict[str, Tensor] = field(default_factory=dict)  # name: [sum, count], float64 on the device
     skipped_steps: int = 0  # optimiser steps left out because a gradient was not finite
@@ -69,8 +75,8 @@ class TrainState:
         """What a restart needs, as tensors and plain numbers."""
         nets = {name: getattr(self, name).state_dict() for name in ("G", "D", "G_ema", "opt_G", "opt_D")}
         p = float(self.augment.p) if self.augment else 0.0
-        rest = {"cur_nimg": self.cur_nimg, "p": p, "pl_mean": self.pl_mean, "signs": self.signs}
-        return nets | rest | {"skipped_steps": self.skipped_steps}
+        rest = {name: getattr(self, name) for name in ("cur_nimg", "pl_mean", "anchors", "signs")}
+        return nets | rest | {"p": p, "skipped_steps": self.skipped_steps}
 
     def load_state_dict(self, saved: dict) -> None:
         """Continue from what `state_dict` gave."""
@@ -79,25 +85,25 @@ class TrainState:
         if self.augment:
             self.augment.p.fill_(saved["p"])
         self.cur_nimg, self.skipped_steps = saved["cur_nimg"], saved["skipped_steps"]
-        self.pl_mean.copy_(saved["pl_mean"])
-        self.signs.copy_(saved["signs"])
+        for name in ("pl_mean", "anchors", "signs"):
+            getattr(self, name).copy_(saved[name])
 
 
-def adam(parameters: list[nn.Parameter], lr: float, interval: int) -> torch.optim.Adam:
-    """Adam with betas (0, 0.99), corrected for the extra steps of a regulariser every `interval` steps.
+def adam(groups: list[tuple[list[nn.Parameter], float]], interval: int) -> torch.optim.Adam:
+    """Adam with betas (0, 0.99) for groups of (parameters, lr), corrected for a regulariser's extra steps.
 
+    interval: steps between those, 0 for none.
     Source: arXiv 1912.04958, appendix B (lazy regularisation).
     """
     c = interval / (interval + 1) if interval else 1.0
-    opt = torch.optim.Adam(parameters, lr=lr * c, betas=(0.0, 0.99**c), eps=1e-8, fused=True)
-    opt.param_groups[0]["initial_lr"] = lr * c
-    return opt
+    named = [{"params": params, "lr": lr * c, "initial_lr": lr * c} for params, lr in groups if params]
+    return torch.optim.Adam(named, betas=(0.0, 0.99**c), eps=1e-8, fused=True)
 
 
 def set_lr(state: TrainState, factor: float) -> None:
     """Both learning rates become `factor` times what the recipe says."""
-    for opt in (state.opt_G, state.opt_D):
-        opt.param_groups[0]["lr"] = opt.param_groups[0]["initial_lr"] * factor
+    for group in (*state.opt_G.param_groups, *state.opt_D.param_groups):
+        group["lr"] = group["initial_lr"] * factor
 
 
 def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe: Recipe) -> TrainState:
@@ -110,14 +116,18 @@ def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe:
     G, D = G.train().to(where), D.train().to(where)
     G_ema = (deepcopy(G) if G_ema is None else G_ema.to(where)).eval().requires_grad_(False)
     trainable = freeze_d(D, recipe.freeze_d)
-    opt_G = adam(list(G.parameters()), recipe.lr_g, recipe.G_reg_interval)
-    opt_D = adam(trainable, recipe.lr_d, recipe.D_reg_interval)
+    mapping = list(G.mapping.parameters()) if recipe.lr_mapping else []
+    G.mapping.requires_grad_(bool(mapping))
+    rest = list(G.synthesis.parameters())
+    opt_G = adam([(mapping, recipe.lr_g * recipe.lr_mapping), (rest, recipe.lr_g)], recipe.G_reg_interval)
+    opt_D = adam([(trainable, recipe.lr_d)], recipe.D_reg_interval)
     pipe = None
     if recipe.augment != "none":
         pipe = AugmentPipe(recipe.augment).to(where)
         pipe.p.fill_(recipe.p_initial)
-    zeros = torch.zeros([], device=where)
-    return TrainState(0, G, D, G_ema, opt_G, opt_D, trainable, pipe, zeros, torch.zeros(2, device=where))
+    zero, pair = torch.zeros([], device=where), torch.zeros(2, device=where)
+    nets = (G, D, G_ema, opt_G, opt_D, mapping + rest, trainable)
+    return TrainState(0, *nets, pipe, pl_mean=zero, anchors=pair, logits=pair.clone(), signs=pair.clone())
 
 
 def check_batch(recipe: Recipe, D: Discriminator) -> None:
@@ -176,7 +186,12 @@ def phase_dmain(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | No
     note(state, "real_sign", real_logits.sign())
     note(state, "fake_sign", fake_logits.sign())
     note(state, "loss_d", of_real + of_fake)
-    return of_real + of_fake
+    if not recipe.lecam_weight:
+        return of_real + of_fake
+    penalty = losses.lecam_penalty(real_logits, fake_logits, state.anchors)
+    note(state, "lecam_penalty", penalty)
+    state.logits += torch.stack([x.detach().mean() for x in (real_logits, fake_logits)])
+    return of_real + of_fake + penalty * recipe.lecam_weight
 
 
 def phase_dreg(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | None) -> Tensor:
@@ -230,10 +245,10 @@ def train_step(state: TrainState, reals: Tensor, recipe: Recipe) -> None:
     nimg, step = state.cur_nimg, state.cur_nimg // recipe.batch
     group = min(state.D.b4.mbstd_group_size, recipe.batch_gpu)
     rounds = shares(recipe.batch, recipe.batch_gpu, group)
-    G_params = list(state.G.parameters())
     for name, compute, interval in _due(recipe, step):
         of_G = name.startswith("G")
-        params, others = (G_params, state.trainable_D) if of_G else (state.trainable_D, G_params)
+        params, others = state.trainable_G, state.trainable_D
+        params, others = (params, others) if of_G else (others, params)
         for p in others:
             p.requires_grad_(False)
         for p in params:
@@ -243,7 +258,10 @@ def train_step(state: TrainState, reals: Tensor, recipe: Recipe) -> None:
             loss = compute(state, Draw(recipe.seed, nimg, name, recipe.batch, which), recipe, real)
             (loss.mean() * (interval / len(rounds))).backward()
         _apply(state, state.opt_G if of_G else state.opt_D, params)
-    dist.all_reduce_mean([state.G.mapping.w_avg, state.signs])
+    dist.all_reduce_mean([state.G.mapping.w_avg, state.signs, state.logits])
+    if recipe.lecam_weight and bool(state.logits.isfinite().all()):
+        state.anchors.lerp_(state.logits / len(rounds), 1 - recipe.lecam_decay)
+    state.logits.zero_()
     update_ema(state.G_ema, state.G, ema_beta(recipe.batch, recipe.ema_kimg, nimg, recipe.ema_rampup))
     state.cur_nimg += recipe.batch
     if state.augment is not None and (step + 1) % recipe.ada_interval == 0:
