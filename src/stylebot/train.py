@@ -44,6 +44,7 @@ class TrainParams(Section):
     lr_g: PositiveFloat = Field(lt=1)
     lr_d: PositiveFloat = Field(lt=1)
     lr_mapping: float = Field(ge=0, le=1)
+    lr_noise: float = Field(ge=0, le=1)
     lr_schedule: Literal["constant", "cosine"]
     r1_gamma: NonNegativeFloat
     pl_weight: NonNegativeFloat

@@ -44,6 +44,7 @@ class Recipe:
     mirror: bool
     seed: int
     lr_mapping: float = 1.0  # factor of lr_g for the mapping network; 0 freezes it
+    lr_noise: float = 1.0  # the same for the strengths of the noise inputs
     lecam_weight: float = 0.0
     lecam_decay: float = 0.99
     pl_batch_shrink: int = 2
@@ -116,18 +117,27 @@ def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe:
     G, D = G.train().to(where), D.train().to(where)
     G_ema = (deepcopy(G) if G_ema is None else G_ema.to(where)).eval().requires_grad_(False)
     trainable = freeze_d(D, recipe.freeze_d)
-    mapping = list(G.mapping.parameters()) if recipe.lr_mapping else []
-    G.mapping.requires_grad_(bool(mapping))
-    rest = list(G.synthesis.parameters())
-    opt_G = adam([(mapping, recipe.lr_g * recipe.lr_mapping), (rest, recipe.lr_g)], recipe.G_reg_interval)
+    groups = _groups(G, recipe)
+    opt_G = adam(groups, recipe.G_reg_interval)
     opt_D = adam([(trainable, recipe.lr_d)], recipe.D_reg_interval)
     pipe = None
     if recipe.augment != "none":
         pipe = AugmentPipe(recipe.augment).to(where)
         pipe.p.fill_(recipe.p_initial)
     zero, pair = torch.zeros([], device=where), torch.zeros(2, device=where)
-    nets = (G, D, G_ema, opt_G, opt_D, mapping + rest, trainable)
+    nets = (G, D, G_ema, opt_G, opt_D, [p for params, _ in groups for p in params], trainable)
     return TrainState(0, *nets, pipe, pl_mean=zero, anchors=pair, logits=pair.clone(), signs=pair.clone())
+
+
+def _groups(G: Generator, recipe: Recipe) -> list[tuple[list[nn.Parameter], float]]:
+    """G's parameters by learning rate: mapping, noise strengths, the rest; those with rate 0 are frozen."""
+    factors = {"mapping": recipe.lr_mapping, "noise": recipe.lr_noise, "rest": 1.0}
+    parts: dict[str, list[nn.Parameter]] = {part: [] for part in factors}
+    for name, parameter in G.named_parameters():
+        part = "mapping" if name.startswith("mapping.") else "noise" if "noise_strength" in name else "rest"
+        parameter.requires_grad_(factors[part] > 0)
+        parts[part].append(parameter)
+    return [(parts[part], recipe.lr_g * factor) for part, factor in factors.items() if factor]
 
 
 def check_batch(recipe: Recipe, D: Discriminator) -> None:
