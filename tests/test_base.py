@@ -153,7 +153,8 @@ def test_a_fight_moves_both_and_pulls_g_towards_its_pairs(rng: torch.Generator) 
         return float((fake - (colours.float() / 127.5 - 1)).abs().mean())
 
     first = error(G)
-    assert list(fight(G, G_ema, D, pairs, Duel(8, 1.0, 8, 0.01, 0.002, 0.5))) == list(range(8, 1001, 8))
+    duel = Duel(8, 1.0, 8, 0.01, 0.002, 0.5, 0.2, 0.3)
+    assert list(fight(G, G_ema, D, pairs, duel)) == list(range(8, 1001, 8))
     assert error(G) < 0.7 * first and error(G_ema) < 0.7 * first
     moved = {k for k, p in G.named_parameters() if not torch.equal(p, before["G"][k])}
     assert moved and not {k for k in moved if k.startswith(("mapping", "synthesis.b16"))}

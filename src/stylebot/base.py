@@ -20,6 +20,7 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
+from stylebot.augment import AugmentPipe
 from stylebot.discriminator import Discriminator
 from stylebot.ema import ema_beta, update_ema
 from stylebot.errors import StylebotError
@@ -62,12 +63,16 @@ class Duel(NamedTuple):
     lr_g: float
     lr_d: float
     falls_from: float  # share of the duel after which both lr fall, linearly, to 5 % of themselves
+    r1_gamma: float
+    p: float  # of each augmentation of the preset "face"
 
 
 DUELS = (
-    Duel(32, 3.1, 8, 5e-4, 4e-3, 1.0), Duel(32, 10, 8, 8e-4, 4e-3, 1.0), Duel(64, 29.7, 8, 8e-4, 4e-3, 0.65),
+    Duel(32, 3.1, 8, 5e-4, 4e-3, 1.0, 0.2, 0.0), Duel(32, 10, 8, 8e-4, 4e-3, 1.0, 0.2, 0.0),
+    Duel(64, 29.7, 8, 8e-4, 4e-3, 0.65, 0.2, 0.0), Duel(64, 14.4, 8, 6e-4, 3e-3, 1.0, 0.1, 0.0),
+    Duel(64, 4.7, 8, 6e-4, 3e-3, 1.0, 0.3, 0.3), Duel(64, 22, 8, 6e-4, 3e-3, 0.6, 0.3, 0.3),
 )  # fmt: skip
-R1_GAMMA, R1_INTERVAL, EMA_KIMG = 0.2, 16, 2.0
+R1_INTERVAL, EMA_KIMG = 16, 2.0
 
 
 @dataclass
@@ -198,9 +203,12 @@ def grown(D: Discriminator | None, resolution: int) -> Discriminator:
 def fight(G: Generator, G_ema: Generator, D: Discriminator, pairs: Pairs, duel: Duel) -> Iterator[int]:
     """GAN training in which G also has to match each picture of `pairs` in D's features and in pixels.
 
-    Yields the pictures shown. lr_g rises over the first thousand. Mapping and higher blocks stay as they are.
+    Both pictures of a pair are augmented alike, so that their features still match. lr_g rises over the first
+    thousand. Mapping and higher blocks stay as they are. Yields the pictures shown.
     """
-    reals = pictures_at(pairs, duel.resolution)
+    reals, pipe = pictures_at(pairs, duel.resolution), AugmentPipe("face")
+    pipe.p.fill_(duel.p)
+    shape = (duel.batch, *reals.shape[1:])
     adam = {"betas": (0.0, 0.99), "eps": 1e-8, "fused": True}
     opt_G = torch.optim.Adam(G.synthesis.parameters(), lr=duel.lr_g, **adam)
     opt_D = torch.optim.Adam(D.parameters(), lr=duel.lr_d, **adam)
@@ -213,9 +221,10 @@ def fight(G: Generator, G_ema: Generator, D: Discriminator, pairs: Pairs, duel: 
         which, other = (torch.randint(len(reals), (duel.batch,), generator=draw) for _ in range(2))
         fake = pictures_up_to(G, pairs.ws[which], duel.resolution)
         D.requires_grad_(False)
+        alike = pipe.draw(shape, draw)
         with torch.no_grad():
-            wanted = looked_at(D, reals[which])[1]
-        logits, seen = looked_at(D, fake)
+            wanted = looked_at(D, pipe(reals[which], draws=alike))[1]
+        logits, seen = looked_at(D, pipe(fake, draws=alike))
         gap = fake - reals[which]
         loss = generator_loss(logits).mean() + feature_gap(seen, wanted)
         loss = loss + gap.abs().mean() + F.avg_pool2d(gap, 4).abs().mean()
@@ -224,11 +233,12 @@ def fight(G: Generator, G_ema: Generator, D: Discriminator, pairs: Pairs, duel: 
         flips = torch.rand(2, generator=draw) < 0.5
         real = reals[other].flip(3) if flips[0] else reals[other]
         fake = fake.detach().flip(3) if flips[1] else fake.detach()
-        on_real, on_fake = discriminator_loss(D(real), D(fake))
+        real_logits, fake_logits = (D(pipe(img, draws=pipe.draw(shape, draw))) for img in (real, fake))
+        on_real, on_fake = discriminator_loss(real_logits, fake_logits)
         _step(opt_D, on_real.mean() + on_fake.mean())
         if nimg // duel.batch % R1_INTERVAL == 0:
             penalty, _ = r1_penalty(D, lambda img: img, real)
-            _step(opt_D, penalty.mean() * (R1_GAMMA / 2 * R1_INTERVAL))
+            _step(opt_D, penalty.mean() * (duel.r1_gamma / 2 * R1_INTERVAL))
         update_ema(G_ema, G, ema_beta(duel.batch, EMA_KIMG, nimg + duel.batch, 0.1))
         yield nimg + duel.batch
 
