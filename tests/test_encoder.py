@@ -1,12 +1,12 @@
 """The encoders: pSp's reference codes, official key names, the light variant, files."""
 
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from oracle import psp_weights
 
 from stylebot.encoder import Encoder, Heads, LightEncoder, PspEncoder, load_encoder, n_styles, save_encoder
 from stylebot.errors import StylebotError
@@ -14,33 +14,11 @@ from stylebot.errors import StylebotError
 DATA = Path(__file__).parent / "data"
 
 
-def formula(key: str, shape: tuple[int, ...], norms: set[str]) -> torch.Tensor:
-    """The oracle's weight for one official key (enc_gradual_out64): drawn from the key's name alone."""
-    seed = zlib.crc32(f"psp/given/enc_gradual_out64/{key}".encode())
-    base = np.random.RandomState(seed).standard_normal(shape)
-    module, _, part = key.rpartition(".")
-    if part == "num_batches_tracked":
-        return torch.zeros((), dtype=torch.int64)
-    if part in ("running_mean", "bias"):
-        value = 0.1 * base
-    elif part == "running_var":
-        value = np.exp(0.2 * base)
-    elif len(shape) == 4:
-        value = base / np.sqrt(np.prod(shape[1:]))
-    elif len(shape) == 2:
-        value = base
-    else:
-        value = 1 + 0.1 * base if module in norms else 0.25 + 0.05 * base
-    return torch.from_numpy(np.asarray(value, dtype=np.float32))
-
-
 @pytest.mark.slow
 def test_psp_gives_the_reference_codes_from_official_weights() -> None:
     stored = np.load(DATA / "psp_gradual64.npz")
     net = PspEncoder(64).eval()
-    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    norms = {key.rpartition(".")[0] for key in shapes if key.endswith("running_mean")}
-    net.load_state_dict({key: formula(key, shape, norms) for key, shape in shapes.items()})
+    net.load_state_dict(psp_weights("enc_gradual_out64", net))
     with torch.no_grad():
         codes = net(torch.from_numpy(stored["img"]).float() / 127.5 - 1)
     assert np.abs(codes.numpy() - stored["codes"]).max() < 2e-5

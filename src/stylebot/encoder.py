@@ -15,7 +15,7 @@ from stylebot.errors import StylebotError
 from stylebot.files import atomic
 
 VARIANTS = ("light", "psp")
-_PSP_STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width and number of blocks, IR-SE50
+PSP_STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width and number of blocks, IR-SE50
 _LIGHT_STAGES = ((32, 2), (64, 2), (128, 2), (192, 2))
 
 
@@ -137,7 +137,7 @@ class PspEncoder(Trunk):
         if w_dim != 512 or resolution < 32:
             raise StylebotError("the psp encoder needs w_dim 512 and a generator of 32 px or more, "
                                 f"not w_dim {w_dim} and {resolution} px: use the light one")
-        super().__init__(_PSP_STAGES, img_channels, stem_stride=1)
+        super().__init__(PSP_STAGES, img_channels, stem_stride=1)
         self.n_styles, self.input_px = n_styles(resolution), 256
         self.latlayer1 = nn.Conv2d(256, 512, 1)
         self.latlayer2 = nn.Conv2d(128, 512, 1)
