@@ -1,12 +1,16 @@
 """The encoders: pSp's reference codes, official key names, the light variant, files."""
 
+import json
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hostile_files import lying
 from oracle import psp_weights
+from safetensors.torch import save_file
 
 from stylebot.encoder import Encoder, Heads, LightEncoder, PspEncoder, load_encoder, n_styles, save_encoder
 from stylebot.errors import StylebotError
@@ -112,6 +116,37 @@ def test_other_files_are_one_clear_error(tmp_path: Path, content: bytes, says: s
     path.write_bytes(content)
     with pytest.raises(StylebotError, match=says):
         load_encoder(path)
+
+
+CONFIG = {"variant": "light", "resolution": 16, "w_dim": 8, "img_channels": 3}
+
+
+@pytest.mark.parametrize("description", [
+    "{", "[]", "{}", "[" * 100_000, {"config": [1]}, {"meta": 3}, {"config": CONFIG | {"shell": "rm"}},
+    *({"config": CONFIG | change} for change in (
+        {"resolution": "16"}, {"resolution": 1 << 40}, {"resolution": float("inf")}, {"resolution": True},
+        {"w_dim": 1 << 13}, {"w_dim": -1}, {"img_channels": 1 << 13}, {"variant": []}, {"variant": "x"},
+        {"variant": "psp", "resolution": 1024, "w_dim": 512}))], ids=lambda d: str(d)[:60])  # fmt: skip
+def test_a_lying_description_is_one_line_and_costs_nothing(
+    tmp_path: Path, description: str | dict
+) -> None:
+    if isinstance(description, dict):
+        description = json.dumps({"config": CONFIG, "meta": {}} | description)
+    path = tmp_path / "e.safetensors"
+    save_file({"a": torch.zeros(20_000)}, path, {"stylebot_encoder": description})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(StylebotError) as caught:
+        load_encoder(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize("name", lying())
+def test_lying_safetensors_are_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "e").write_bytes(lying()[name])
+    with pytest.raises(StylebotError) as caught:
+        load_encoder(tmp_path / "e")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(("arguments", "says"),

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from oracle import close, psp_weights, read
-from torch import Tensor
 
 from stylebot.encoder import PspEncoder
 from stylebot.errors import StylebotError
