@@ -75,8 +75,8 @@ def _array(path: Path) -> np.ndarray:
             raise ValueError(f"it is too short for the shape {list(shape)[:8]}")
         with np.load(path, allow_pickle=False) as file:
             return np.asarray(file["w"], np.float32)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, SyntaxError, NotImplementedError,
-            RuntimeError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+    except (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, SyntaxError,
+            RuntimeError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())[:160]
         raise StylebotError(f"{path} is no .npz with an array w of numbers: {reason}") from None
 
