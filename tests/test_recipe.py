@@ -87,7 +87,8 @@ def test_what_it_prints_is_what_train_reads(name: str) -> None:
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (("ffhq", 256, 8, None, None), "'ffhq' is none of auto"),
-    (("auto", 100, 8, None, None), "--resolution 100"), (("auto", 256, 3, None, None), "--gpus 3"), (("auto", 256, 4, 6, None), "--batch 6"),
+    (("auto", 100, 8, None, None), "--resolution 100"), (("auto", 256, 3, None, None), "--gpus 3"),
+    (("auto", 256, 4, 6, None), "--batch 6"),
     (("auto", 256, 4, None, 7), "0 to 6 blocks")])  # fmt: skip
 def test_what_cannot_be_is_one_line(arguments: tuple, words: str) -> None:
     with pytest.raises(StylebotError, match=words):
