@@ -10,7 +10,7 @@ from oracle import close, psp_weights, read
 from stylebot.encoder import PspEncoder
 from stylebot.errors import StylebotError
 from stylebot.generator import Generator
-from stylebot.psp import LastLayerEncoder, ProgressiveEncoder, masked, placed, read_encoder
+from stylebot.psp import LastLayerEncoder, ProgressiveEncoder, inverter, masked, placed, read_encoder
 from stylebot.rosinality import to_official
 
 DATA = Path(__file__).parent / "data"
@@ -103,3 +103,19 @@ def test_one_style_serves_every_layer() -> None:
     ws = placed(one, 6, average)
     assert ws.shape == (2, 6, 4) and torch.equal(ws[:, 5], one + average)
     assert torch.equal(placed(one, 6, average[0]), ws)
+
+
+def test_an_encoder_answers_for_its_generator(tiny: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        shapes = {name: t.shape for name, t in LastLayerEncoder(8, wide=False).state_dict().items()}
+    torch.manual_seed(0)
+    state = {name: torch.rand(shape) + 0.1 for name, shape in shapes.items()}
+    G = Generator(img_resolution=32, mapping_layers=1, channel_base=128)
+    img, average = torch.rand(2, 3, 32, 32), torch.randn(8, 512)
+    plain, moved = (inverter(state | more, G)(img) for more in ({}, {"latent_avg": average}))
+    assert plain.shape == (2, G.num_ws, 512) and torch.equal(plain[:, 0], plain[:, 7])
+    torch.testing.assert_close(moved - plain, average.expand(2, -1, -1), rtol=0, atol=1e-3)
+    for other, words in ((Generator(w_dim=8, img_resolution=32, channel_base=128), "takes 8"),
+                         (Generator(img_resolution=32, channel_base=128), r"shape \[3, 512\]")):
+        with pytest.raises(StylebotError, match=words):
+            inverter(state | {"latent_avg": torch.zeros(3, 512)}, other)

@@ -15,6 +15,7 @@ from torch import Tensor
 from stylebot.errors import StylebotError
 from stylebot.files import atomic
 from stylebot.generator import Generator
+from stylebot.psp import masked
 from stylebot.render import labels, latents
 
 _TYPICAL = 256  # faces that the size of a step is measured by
@@ -87,9 +88,7 @@ def mixed(rows: Tensor, columns: Tensor, layers: Sequence[int]) -> Tensor:
     rows [R, num_ws, w_dim], columns [C, num_ws, w_dim].
     Source: Karras et al. 2019, arXiv 1812.04948, section 3.1 (style mixing).
     """
-    ws = rows[:, None].repeat(1, len(columns), 1, 1)
-    ws[:, :, list(layers)] = columns[None, :, list(layers)]
-    return ws.flatten(0, 1)
+    return masked(rows.repeat_interleave(len(columns), 0), layers, columns.repeat(len(rows), 1, 1))
 
 
 def closed_path(keys: Tensor, frames: int) -> Tensor:

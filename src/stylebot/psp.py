@@ -1,13 +1,14 @@
 """pixel2style2pixel's networks as its checkpoints hold them: three encoders, e4e's, and what follows them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylebot.encoder import PSP_STAGES, PspEncoder, Trunk, n_styles
 from stylebot.errors import StylebotError
-from stylebot.generator import FullyConnected
+from stylebot.generator import FullyConnected, Generator
 
 _LAST = 512  # channels of IR-SE50's last features, and pSp's w_dim
 _POOLED = 7  # px that IntoWPlus pools them to
@@ -70,6 +71,31 @@ def read_encoder(state: Mapping[str, Tensor], resolution: int, kind: str | None 
     net = net.to_empty(device="cpu")
     net.load_state_dict(own)
     return net.eval().requires_grad_(False)
+
+
+def inverter(
+    state: Mapping[str, Tensor], G: Generator, kind: str | None = None
+) -> Callable[[Tensor], Tensor]:
+    """What an encoder makes of a face for G: img [N,3,R,R] float, [-1,1] to ws [N,num_ws,w_dim].
+
+    state, kind: as in `read_encoder`; "latent_avg" in state, if any, is added to the codes.
+    Raises: StylebotError as `read_encoder` does, for a G of another w_dim, for another latent_avg.
+    """
+    if G.w_dim != _LAST:
+        raise StylebotError(f"encoder: it makes styles of {_LAST} numbers, the generator takes {G.w_dim}")
+    net, average, num_ws = read_encoder(state, G.img_resolution, kind), state.get("latent_avg"), G.num_ws
+    if average is not None and tuple(average.shape) not in ((num_ws, _LAST), (1, _LAST), (_LAST,)):
+        raise StylebotError(f"encoder: latent_avg has the shape {list(average.shape)}")
+
+    @torch.inference_mode()
+    def encode(img: Tensor) -> Tensor:
+        there = net.to(img.device)
+        size = (there.input_px, there.input_px)
+        larger = img.shape[2] > there.input_px
+        fitted = F.interpolate(img, size, mode="bilinear", align_corners=False, antialias=larger)
+        return placed(there(fitted), num_ws, None if average is None else average.to(img))
+
+    return encode
 
 
 def placed(codes: Tensor, num_ws: int, latent_avg: Tensor | None = None) -> Tensor:
