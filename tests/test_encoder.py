@@ -1,12 +1,16 @@
 """The encoders: pSp's reference codes, official key names, the light variant, files."""
 
-import zlib
+import json
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hostile_files import lying
+from oracle import psp_weights
+from safetensors.torch import save_file
 
 from stylebot.encoder import Encoder, Heads, LightEncoder, PspEncoder, load_encoder, n_styles, save_encoder
 from stylebot.errors import StylebotError
@@ -14,33 +18,11 @@ from stylebot.errors import StylebotError
 DATA = Path(__file__).parent / "data"
 
 
-def formula(key: str, shape: tuple[int, ...], norms: set[str]) -> torch.Tensor:
-    """The oracle's weight for one official key (enc_gradual_out64): drawn from the key's name alone."""
-    seed = zlib.crc32(f"psp/given/enc_gradual_out64/{key}".encode())
-    base = np.random.RandomState(seed).standard_normal(shape)
-    module, _, part = key.rpartition(".")
-    if part == "num_batches_tracked":
-        return torch.zeros((), dtype=torch.int64)
-    if part in ("running_mean", "bias"):
-        value = 0.1 * base
-    elif part == "running_var":
-        value = np.exp(0.2 * base)
-    elif len(shape) == 4:
-        value = base / np.sqrt(np.prod(shape[1:]))
-    elif len(shape) == 2:
-        value = base
-    else:
-        value = 1 + 0.1 * base if module in norms else 0.25 + 0.05 * base
-    return torch.from_numpy(np.asarray(value, dtype=np.float32))
-
-
 @pytest.mark.slow
 def test_psp_gives_the_reference_codes_from_official_weights() -> None:
     stored = np.load(DATA / "psp_gradual64.npz")
     net = PspEncoder(64).eval()
-    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
-    norms = {key.rpartition(".")[0] for key in shapes if key.endswith("running_mean")}
-    net.load_state_dict({key: formula(key, shape, norms) for key, shape in shapes.items()})
+    net.load_state_dict(psp_weights("enc_gradual_out64", net))
     with torch.no_grad():
         codes = net(torch.from_numpy(stored["img"]).float() / 127.5 - 1)
     assert np.abs(codes.numpy() - stored["codes"]).max() < 2e-5
@@ -134,6 +116,37 @@ def test_other_files_are_one_clear_error(tmp_path: Path, content: bytes, says: s
     path.write_bytes(content)
     with pytest.raises(StylebotError, match=says):
         load_encoder(path)
+
+
+CONFIG = {"variant": "light", "resolution": 16, "w_dim": 8, "img_channels": 3}
+
+
+@pytest.mark.parametrize("description", [
+    "{", "[]", "{}", "[" * 100_000, {"config": [1]}, {"meta": 3}, {"config": CONFIG | {"shell": "rm"}},
+    *({"config": CONFIG | change} for change in (
+        {"resolution": "16"}, {"resolution": 1 << 40}, {"resolution": float("inf")}, {"resolution": True},
+        {"w_dim": 1 << 13}, {"w_dim": -1}, {"img_channels": 1 << 13}, {"variant": []}, {"variant": "x"},
+        {"variant": "psp", "resolution": 1024, "w_dim": 512}))], ids=lambda d: str(d)[:60])  # fmt: skip
+def test_a_lying_description_is_one_line_and_costs_nothing(
+    tmp_path: Path, description: str | dict
+) -> None:
+    if isinstance(description, dict):
+        description = json.dumps({"config": CONFIG, "meta": {}} | description)
+    path = tmp_path / "e.safetensors"
+    save_file({"a": torch.zeros(20_000)}, path, {"stylebot_encoder": description})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(StylebotError) as caught:
+        load_encoder(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+@pytest.mark.parametrize("name", lying())
+def test_lying_safetensors_are_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "e").write_bytes(lying()[name])
+    with pytest.raises(StylebotError) as caught:
+        load_encoder(tmp_path / "e")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize(("arguments", "says"),

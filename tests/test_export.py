@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +134,29 @@ def test_onnx_gives_the_same_pictures(networks: Networks, tmp_path: Path) -> Non
         session = runtime.InferenceSession(tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"])
         (got,) = session.run(None, given)
         np.testing.assert_allclose(got, want, atol=1e-4 * max(1.0, np.abs(want).max()))
+
+
+@pytest.mark.parametrize("resolution", map(int, os.environ.get("STYLEBOT_ONNX_PX", "").split()))
+def test_onnx_at_full_width(tmp_path: Path, resolution: int) -> None:
+    """Configuration F; minutes and up to 3 GB: only for the resolutions in STYLEBOT_ONNX_PX ("256 1024")."""
+    runtime = pytest.importorskip("onnxruntime")
+    torch.manual_seed(5)
+    G = Generator(img_resolution=resolution).eval().requires_grad_(False)
+    for name, tensor in G.state_dict().items():
+        if name.endswith(("noise_strength", "w_avg", "bias")) and "affine" not in name:
+            tensor.add_(torch.randn(tensor.shape) * 0.1)
+    write_onnx(G, tmp_path)
+    z = torch.randn(2, 512)
+    ws = G.mapping(z, truncation_psi=0.7)
+    pictures = {n: G.synthesis(ws[:n], noise_mode="const").numpy() for n in (1, 2)}  # both batch sizes
+    for name, inputs in (("generator", {"z": z, "psi": torch.tensor(0.7)}), ("synthesis", {"ws": ws})):
+        session = runtime.InferenceSession(tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        for n, wanted in pictures.items():
+            given = {key: value[:n].numpy() if value.ndim else value.numpy() for key, value in inputs.items()}
+            (got,) = session.run(None, given)
+            print(f"{resolution} px {name} batch {n}: off by {np.abs(got - wanted).max():.2g}, "
+                  f"range {wanted.min():.2f} to {wanted.max():.2f}")  # fmt: skip
+            np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4)
 
 
 def test_unknown_kinds_are_refused(tmp_path: Path) -> None:

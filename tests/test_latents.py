@@ -1,5 +1,10 @@
 """Latents: mixing, closed paths, directions by closed form, files."""
 
+import io
+import pickle
+import resource
+import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +93,42 @@ def test_other_files_are_refused(g: Generator, tmp_path: Path, arrays: dict, sai
     (tmp_path / "cut.npz").write_bytes((tmp_path / "w.npz").read_bytes()[:60])
     with pytest.raises(StylebotError, match=r"cut\.npz is no \.npz"):
         latents.read_ws(tmp_path / "cut.npz", g)
+
+
+def npy(header: str, content: bytes = b"") -> bytes:
+    """An .npz whose array `w` has this header."""
+    text = header.encode().ljust(118) + b"\n"
+    member = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + content
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w.npy", member)
+    return buffer.getvalue()
+
+
+def described(shape: tuple, dtype: str = "<f4") -> str:
+    return str({"descr": dtype, "fortran_order": False, "shape": shape})
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (npy(described((1 << 30, 6, 8))), "too short for the shape"),
+    (npy(described((-1, 6, 8))), "real numbers"),
+    (npy(described((1 << 18, 6, 8)), bytes(1 << 25)), "unpacks to far more"),
+    (npy(described((1, 6, 8), "<c8"), bytes(384)), "no real numbers"),
+    (npy("__import__('os').abort()"), "no .npz"), (npy("("), "no .npz"), (npy("[" * 100), "no .npz"),
+    (b"", "no .npz"), (b"\x93NUMPY", "no .npz"), (pickle.dumps({"w": 1}), "no .npz"),
+])  # fmt: skip
+def test_hostile_files_are_one_line(g: Generator, tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "w.npz").write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(StylebotError, match=said) as caught:
+        latents.read_ws(tmp_path / "w.npz", g)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+
+
+def test_latents_of_a_wider_network_are_one_line(g: Generator, tmp_path: Path) -> None:
+    latents.save_ws(tmp_path / "w.npz", torch.zeros(1, 18, 512))
+    with pytest.raises(StylebotError) as caught:
+        latents.read_ws(tmp_path / "w.npz", g)
+    assert str(caught.value) == (f"{tmp_path / 'w.npz'}: w has the shape [1, 18, 512], "
+                                 "this network needs [faces, 6, 8]")  # fmt: skip

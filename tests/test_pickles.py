@@ -1,5 +1,6 @@
 """Hostile, damaged and oversized files: each ends in one line, nothing in them runs, memory stays bounded."""
 
+import json
 import os
 import pickle
 import resource
@@ -65,6 +66,14 @@ def test_safetensors_that_lie_end_in_one_line(tmp_path: Path) -> None:
 def test_a_lying_description_in_a_folder(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "config.json").write_bytes(content)
     refusal(tmp_path)
+
+
+def test_lying_safetensors_in_a_folder(tmp_path: Path) -> None:
+    described = {"G": {"z_dim": 8, "c_dim": 0, "w_dim": 8, "img_resolution": 8, "img_channels": 3}}
+    (tmp_path / "config.json").write_text(json.dumps({"networks": described, "meta": {}}))
+    for content in lying().values():
+        (tmp_path / "G.safetensors").write_bytes(content)
+        refusal(tmp_path)
 
 
 def test_folders_and_absent_files(tmp_path: Path) -> None:

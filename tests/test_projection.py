@@ -33,6 +33,27 @@ def test_a_generated_face_is_found_again(model_file: Callable[[str], Path]) -> N
     assert torch.equal(again.ws, w.ws)
 
 
+def test_an_encoders_answer_is_told_and_gone_on_from(model_file: Callable[[str], Path]) -> None:
+    torch.manual_seed(3)
+    g = Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=32, mapping_layers=2, channel_base=128)
+    g = g.eval().requires_grad_(False)
+    ws, given = of_seeds(g, [5]), []
+    target = next(pictures(g, lambda _: ws, [0]))
+
+    def encode(img: torch.Tensor) -> torch.Tensor:
+        given.append(img)
+        return ws.clone()
+
+    perceptual = Perceptual(model_file("perceptual.pth"))
+    first, w, wplus = projection.project(g, target, perceptual, 1, encode=encode)
+    assert [one.space for one in (first, w, wplus)] == ["encoder", "w", "w+"]
+    assert given[0].shape == (1, 3, 32, 32) and given[0].min() >= -1 and given[0].max() <= 1
+    assert first.distance < 1e-4 < w.distance and torch.equal(first.ws, ws)
+    assert wplus.distance < w.distance / 2  # it started from the encoder's answer
+    wrong = projection.project(g, target, perceptual, 1, encode=lambda img: ws * 0 + 9)
+    assert wrong[0].distance > wrong[1].distance and (wrong[2].ws - wrong[1].ws).abs().max() < 1
+
+
 class FoundAt:
     """Instead of dlib: landmarks whose FFHQ square is the given one."""
 

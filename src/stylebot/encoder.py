@@ -15,7 +15,7 @@ from stylebot.errors import StylebotError
 from stylebot.files import atomic
 
 VARIANTS = ("light", "psp")
-_PSP_STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width and number of blocks, IR-SE50
+PSP_STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width and number of blocks, IR-SE50
 _LIGHT_STAGES = ((32, 2), (64, 2), (128, 2), (192, 2))
 
 
@@ -137,7 +137,7 @@ class PspEncoder(Trunk):
         if w_dim != 512 or resolution < 32:
             raise StylebotError("the psp encoder needs w_dim 512 and a generator of 32 px or more, "
                                 f"not w_dim {w_dim} and {resolution} px: use the light one")
-        super().__init__(_PSP_STAGES, img_channels, stem_stride=1)
+        super().__init__(PSP_STAGES, img_channels, stem_stride=1)
         self.n_styles, self.input_px = n_styles(resolution), 256
         self.latlayer1 = nn.Conv2d(256, 512, 1)
         self.latlayer2 = nn.Conv2d(128, 512, 1)
@@ -184,6 +184,7 @@ class LightEncoder(Trunk):
     """
 
     _FPN, _GRID, _SQUEEZED = 128, 4, 24
+    HEAD_INPUTS = _SQUEEZED * _GRID**2
 
     def __init__(self, resolution: int, w_dim: int = 512, img_channels: int = 3) -> None:
         if resolution < 16:
@@ -196,7 +197,7 @@ class LightEncoder(Trunk):
         self.lateral = nn.ModuleList(nn.Conv2d(c, self._FPN, 1) for c, _ in used)
         self.squeeze = nn.ModuleList(nn.Sequential(nn.Conv2d(self._FPN, self._SQUEEZED, 3, 1, 1),
                                                    nn.PReLU(self._SQUEEZED)) for _ in used)
-        self.heads = nn.ModuleList(nn.Linear(self._SQUEEZED * self._GRID ** 2, n * w_dim) for _, n in used)
+        self.heads = nn.ModuleList(nn.Linear(self.HEAD_INPUTS, n * w_dim) for _, n in used)
         for head in self.heads:
             nn.init.normal_(head.weight, std=0.1 / math.sqrt(head.in_features))
             nn.init.zeros_(head.bias)
@@ -255,14 +256,40 @@ def load_encoder(path: Path) -> tuple[Encoder, dict]:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("stylebot_encoder")
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, SafetensorError) as error:
-        raise StylebotError(f"{path} is not a readable safetensors file: {error}") from None
+    except OSError as error:
+        raise StylebotError(f"{path}: {error.strerror or error}") from None
+    except (SafetensorError, ValueError, RuntimeError, AttributeError, TypeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise StylebotError(f"{path} is not a readable safetensors file ({reason})") from None
     if text is None:
         raise StylebotError(f"{path} holds no encoder written by `encode`")
-    described = json.loads(text)
-    encoder = Encoder(**described["config"])
+    try:
+        described = json.loads(text)
+        config, meta = dict(described["config"]), dict(described["meta"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise StylebotError(f"{path}: its description is not that of an encoder") from None
+    encoder = _described(path, config, state)
     try:
         encoder.load_state_dict(state)
     except RuntimeError as error:
-        raise StylebotError(f"{path}: its weights do not fit its own description: {error}") from None
-    return encoder.eval().requires_grad_(False), described["meta"]
+        reason = " ".join(str(error).split())[:200]
+        raise StylebotError(f"{path}: its weights do not fit its own description ({reason})") from None
+    return encoder.eval().requires_grad_(False), meta
+
+
+def _described(path: Path, config: dict, state: dict[str, torch.Tensor]) -> Encoder:
+    """A new encoder as `config` says, if so large a one can be in the file at all.
+
+    Raises: StylebotError, so that a lying description costs no memory.
+    """
+    sizes = [config.get(name) for name in ("resolution", "w_dim", "img_channels")]
+    plain = all(type(size) is int and 0 < size <= 1 << 13 for size in sizes)
+    if not plain or config.keys() != {"variant", "resolution", "w_dim", "img_channels"} or sizes[0] < 4:
+        raise StylebotError(f"{path}: no encoder has the description {str(config)[:120]}")
+    each = 4 * 9 * 512**2 if config["variant"] == "psp" else LightEncoder.HEAD_INPUTS * sizes[1]
+    if sum(t.numel() for t in state.values()) < each * n_styles(sizes[0]):
+        raise StylebotError(f"{path}: it holds fewer numbers than the encoder that it describes")
+    try:
+        return Encoder(**config)
+    except StylebotError as error:
+        raise StylebotError(f"{path}: {error}") from None

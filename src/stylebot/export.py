@@ -54,7 +54,7 @@ def read_encoder(path: Path, generator: Path) -> tuple[dict[str, Tensor], dict]:
     variant = encoder.config["variant"]
     if variant != "psp":
         raise StylebotError(f"{path} is a {variant} encoder, which pSp has not; set encode.variant to psp")
-    if meta.get("generator_sha256") not in (None, sha256_file(generator)):
+    if generator.is_file() and meta.get("generator_sha256") not in (None, sha256_file(generator)):
         raise StylebotError(f"{path} was trained against another generator than {generator}")
     return encoder.net.state_dict() | {"latent_avg": encoder.latent_avg}, dict(meta.get("params", {}))
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from rich.progress import Progress, track
+from torch import Tensor
 
 from stylebot import films, latents, provenance
+from stylebot.checkpoints import load_networks
 from stylebot.dataset import png_bytes
 from stylebot.dist import device
 from stylebot.errors import StylebotError
@@ -22,7 +24,8 @@ from stylebot.perceptual import Perceptual
 from stylebot.plans import Face, Look, Plan, Source, plan_of
 from stylebot.portions import pictures
 from stylebot.projection import Projection, face_crop, project
-from stylebot.render import NOISE_MODES, load_generator
+from stylebot.psp import inverter
+from stylebot.render import NOISE_MODES, weights_sha256
 from stylebot.sheets import contact_sheet
 
 _WIDEST_PX = 12_000  # of a sheet, about; WebP ends at 16,383
@@ -178,14 +181,15 @@ def _film(studio: _Studio, plan: Plan) -> int:
     return withheld
 
 
-def _projected(studio: _Studio, photo: Path, fit: Fit) -> None:
-    """Write target, projections (w and w+), their .npz, and all beside one another."""
+def _projected(studio: _Studio, photo: Path, fit: Fit, encode: Callable[[Tensor], Tensor] | None) -> None:
+    """Write target, projections (w, w+, and the encoder's if there is one), their .npz, and all in a row."""
     g, out = studio.g, studio.target.out
     rgb = face_crop(photo, fit.landmarks, g.img_resolution, fit.cropped)
     perceptual = Perceptual(fit.perceptual).to(g.mapping.w_avg.device)
     with Progress() as bars:
         bar = bars.add_task("projection", total=2 * fit.steps)
-        found = project(g, rgb, perceptual, fit.steps, tick=lambda: bars.advance(bar))
+        found = project(g, rgb, perceptual, fit.steps, tick=lambda: bars.advance(bar),
+                        encode=encode)  # fmt: skip
     rgbs = [next(pictures(g, lambda part, p=p: p.ws, [0], 1)) for p in found]
     if studio.guard is not None and studio.guard.too_near(rgbs).any():
         raise StylebotError(f"{photo} is withheld: its projection is too near to a training face")
@@ -197,8 +201,9 @@ def _projected(studio: _Studio, photo: Path, fit: Fit) -> None:
         studio.write(out / f"{name}.{studio.target.kind}", picture, told, provenance.IMITATION)
         print(f"{one.space}: perceptual distance {one.distance:.4f}", file=sys.stderr)
     captions = ["the photo", *(f"{one.space}: {one.distance:.3f}" for one in found)]
-    sheet = contact_sheet([rgb, *rgbs], 3, captions, cell_px=g.img_resolution)
-    studio.write(out / "beside.png", sheet, {"Projection": "photo, w, w+"}, provenance.BESIDE)
+    sheet = contact_sheet([rgb, *rgbs], len(captions), captions, cell_px=g.img_resolution)
+    shown = ", ".join(["photo", *(one.space for one in found)])
+    studio.write(out / "beside.png", sheet, {"Projection": shown}, provenance.BESIDE)
 
 
 def _word(found: Projection) -> str:
@@ -215,7 +220,9 @@ def generate(
     Raises StylebotError for options that do not fit together or are out of range.
     """
     _checked(source, look, target, batch)
-    g, model = load_generator(generator, device()), sha256_file(generator)
+    networks = load_networks(generator, need=("G_ema",))
+    g = networks.G_ema.eval().requires_grad_(False).to(device())
+    model = weights_sha256(g) if generator.is_dir() else sha256_file(generator)
     facts = {"Software": "Stylebot", "Model": model, "NoiseMode": look.noise_mode}
     facts |= {} if look.cutoff is None else {"Cutoff": str(look.cutoff)}
     facts |= {} if look.label is None else {"Label": str(look.label)}
@@ -227,7 +234,9 @@ def generate(
     guard = None if target.guard is None else target.guard()
     studio = _Studio(g, facts, target, guard, batch, look.noise_mode)
     if plan is None:
-        _projected(studio, source.project, fit)
+        kind = str(networks.meta.get("opts", {}).get("encoder_type"))
+        encode = inverter(networks.encoder, g, kind) if networks.encoder else None
+        _projected(studio, source.project, fit, encode)
         return
     if target.out is not None or target.grid is not None:
         _said(_stills(studio, plan), len(plan.faces), "faces")

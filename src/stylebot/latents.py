@@ -1,6 +1,9 @@
 """Intermediate latents w: from seeds, from files, mixed, on a closed path, along found directions."""
 
+import math
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +15,12 @@ from torch import Tensor
 from stylebot.errors import StylebotError
 from stylebot.files import atomic
 from stylebot.generator import Generator
+from stylebot.psp import masked
 from stylebot.render import labels, latents
 
 _TYPICAL = 256  # faces that the size of a step is measured by
 _LARGEST_FILE = 1 << 30
+_UNPACKED = 64  # times its size that a compressed file of real latents may unpack to
 
 
 @torch.inference_mode()
@@ -41,13 +46,7 @@ def read_ws(path: Path, g: Generator) -> Tensor:
     One w [N, w_dim] per face serves all its layers.
     Raises StylebotError for a file that is no such thing, or of a network of another shape.
     """
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise ValueError("larger than 1 GiB")
-        with np.load(path, allow_pickle=False) as file:
-            array = np.asarray(file["w"], np.float32)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, zipfile.BadZipFile) as error:
-        raise StylebotError(f"{path} is no .npz with an array w of numbers: {error}") from None
+    array = _array(path)
     if array.ndim == 2 and array.shape[1] == g.w_dim:
         array = np.repeat(array[:, None], g.num_ws, 1)
     if array.ndim != 3 or len(array) == 0 or array.shape[1:] != (g.num_ws, g.w_dim):
@@ -58,15 +57,38 @@ def read_ws(path: Path, g: Generator) -> Tensor:
     return torch.from_numpy(array).to(g.mapping.w_avg.device)
 
 
+def _array(path: Path) -> np.ndarray:
+    """The array `w` of an .npz, float32, in memory that the file's size bounds."""
+    try:
+        if path.stat().st_size > _LARGEST_FILE:
+            raise ValueError("larger than 1 GiB")
+        with zipfile.ZipFile(path) as archive:
+            info = archive.getinfo("w.npy")
+            if info.file_size > (1 << 20) + _UNPACKED * path.stat().st_size:
+                raise ValueError("it unpacks to far more than its size")
+            with archive.open(info) as member:
+                if np.lib.format.read_magic(member) != (1, 0):
+                    raise ValueError("its header is not numpy's first")
+                shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+        if dtype.kind not in "fiu" or min(shape, default=0) < 0:
+            raise ValueError(f"{str(dtype)[:40]} are no real numbers")
+        if math.prod(shape) * dtype.itemsize > info.file_size:
+            raise ValueError(f"it is too short for the shape {list(shape)[:8]}")
+        with np.load(path, allow_pickle=False) as file:
+            return np.asarray(file["w"], np.float32)
+    except (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, SyntaxError,
+            RuntimeError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise StylebotError(f"{path} is no .npz with an array w of numbers: {reason}") from None
+
+
 def mixed(rows: Tensor, columns: Tensor, layers: Sequence[int]) -> Tensor:
     """ws [R * C, num_ws, w_dim], row by row: face r with the styles of face c in `layers`.
 
     rows [R, num_ws, w_dim], columns [C, num_ws, w_dim].
     Source: Karras et al. 2019, arXiv 1812.04948, section 3.1 (style mixing).
     """
-    ws = rows[:, None].repeat(1, len(columns), 1, 1)
-    ws[:, :, list(layers)] = columns[None, :, list(layers)]
-    return ws.flatten(0, 1)
+    return masked(rows.repeat_interleave(len(columns), 0), layers, columns.repeat(len(rows), 1, 1))
 
 
 def closed_path(keys: Tensor, frames: int) -> Tensor:

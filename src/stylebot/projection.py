@@ -28,7 +28,10 @@ _OFF_CENTRE, _OFF_SIZE = 0.06, 0.12  # of the side: a photo this near to FFHQ's 
 
 @dataclass(frozen=True)
 class Projection:
-    """What was found: ws [1, num_ws, w_dim], its perceptual `distance` to the target, the space w or w+."""
+    """What was found: ws [1, num_ws, w_dim], its perceptual `distance` to the target, the space.
+
+    space: w, w+, or "encoder" for what an encoder answered at once.
+    """
 
     ws: Tensor
     distance: float
@@ -87,27 +90,37 @@ def _rate(done: float) -> float:
 
 def project(
     g: Generator, rgb: np.ndarray, perceptual: Perceptual, steps: int, seed: int = 0,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[], None] = lambda: None, encode: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Projection]:  # fmt: skip
     """The w, and after it the w+ (a w per layer), whose pictures are nearest to rgb [R, R, 3] uint8.
 
     Each takes `steps` steps of Adam on the perceptual distance plus the mean squared error, from the average
     face to w and from there to w+; `tick` is called after each step. The noise maps stay as they are, so that
-    no detail hides in them. W's search is blurred by noise that fades, w+'s is not.
+    no detail hides in them. W's search is blurred by noise that fades, w+'s is not. `encode` (of a checkpoint
+    with an encoder) gives a third answer, first in the list; w+ starts from it where it is nearer than w.
     Source: Karras et al. 2020, arXiv 1912.04958, section 5 and appendix D (W); Abdal et al. 2019,
     arXiv 1904.03189 (W+); learning rates in units of the spread of w are ours.
     """
     where = g.mapping.w_avg.device
-    target = torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].to(where).float() / 127.5 - 1
-    target = _pooled(target)
+    target = _pooled(_target(rgb, where))
     with torch.no_grad():
         wanted = perceptual.features(target)
     centre, spread = _centre(g)
     draws = torch.Generator().manual_seed(seed)
     found = []
+
+    def seen(ws: Tensor, space: str) -> Projection:
+        with torch.no_grad():
+            distance = perceptual.compare(perceptual.features(_pooled(_picture(g, ws))), wanted)
+        return Projection(ws, float(distance), space)
+
+    if encode is not None:
+        found.append(seen(encode(_target(rgb, where)), "encoder"))
     w = centre.clone()[None, None]
     for space in ("w", "w+"):
-        w = (w if space == "w" else w.expand(-1, g.num_ws, -1)).detach().clone().requires_grad_(True)
+        if space == "w+":
+            w = min(found, key=lambda one: one.distance).ws
+        w = w.detach().clone().requires_grad_(True)
         adam = torch.optim.Adam([w], betas=(0.9, 0.999))
         for step in range(steps):
             done = step / steps
@@ -121,11 +134,12 @@ def project(
             loss.backward()
             adam.step()
             tick()
-        ws = w.detach().expand(-1, g.num_ws, -1).clone()
-        with torch.no_grad():
-            distance = perceptual.compare(perceptual.features(_pooled(_picture(g, ws))), wanted)
-        found.append(Projection(ws, float(distance), space))
+        found.append(seen(w.detach().expand(-1, g.num_ws, -1).clone(), space))
     return found
+
+
+def _target(rgb: np.ndarray, where: torch.device) -> Tensor:
+    return torch.from_numpy(rgb.copy()).permute(2, 0, 1)[None].to(where).float() / 127.5 - 1
 
 
 def _picture(g: Generator, w: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of the checkpoint readers: `make fuzz`, ten minutes.
+"""Coverage-guided fuzzing of the readers of weights, encoders and latents: `make fuzz`, ten minutes.
 
-Damaged copies of real and of hostile checkpoints are loaded; a copy that reaches a new line of the readers
-joins the corpus. Anything but a clean load or a StylebotError of one line, any attempt to run a program, to
-unpickle by name or to write, more than LIMIT_S of work and more than LIMIT_KIB of memory is a finding: it is
-written to --out and ends the run with exit code 1.
+Damaged copies of real and of hostile files are loaded; a copy that takes a step of the readers' code (from
+one line to another) that none took before joins the corpus. Anything but a clean load or a StylebotError of
+one line, any attempt to run a program, to unpickle by name or to write, more than LIMIT_S of work and more
+than LIMIT_KIB of memory is a finding: it is written to --out and ends the run with exit code 1.
 """
 
 import argparse
@@ -16,18 +16,34 @@ import time
 import traceback
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
 from hostile_files import bombs, hostile, lying, nested  # noqa: E402
 from tensorflow_files import pickled, tf_discriminator, tf_generator  # noqa: E402
 
-from stylebot import arrays, checkpoints, legacy, official, pickles, rosinality, torchfile, weights  # noqa: E402
+from stylebot import (  # noqa: E402
+    arrays,
+    checkpoints,
+    encoder,
+    latents,
+    legacy,
+    official,
+    pickles,
+    rosinality,
+    torchfile,
+    weights,
+)
 from stylebot.checkpoints import load_networks, save_networks  # noqa: E402
+from stylebot.encoder import Encoder, LightEncoder, load_encoder, save_encoder  # noqa: E402
 from stylebot.errors import StylebotError  # noqa: E402
 from stylebot.export import write_official  # noqa: E402
+from stylebot.generator import Generator  # noqa: E402
+from stylebot.latents import read_ws, save_ws  # noqa: E402
 
-MODULES = (arrays, checkpoints, legacy, official, pickles, rosinality, torchfile, weights)
+MODULES = (arrays, checkpoints, encoder, latents, legacy, official, pickles, rosinality, torchfile, weights)
 READERS = {m.__file__ for m in MODULES}
 DATA = ROOT / "tests" / "data"
 SEEDS = ("official_tiny.pkl", "official_tiny_sg3.pkl", "official_tiny_torch113.pkl", "rosinality_legacy.pt",
@@ -39,6 +55,7 @@ INTERESTING = (b"\x00", b"\xff", b"\x7f", b"\x80", b"\xff\xff\xff\xff", b"\xff\x
                b".", b"R", b"b", b"u", b"s", b"a", b"e", b"0", b"1", b"2", b"h\x00", b"q\x00", b"\x94",
                b"\x85", b"\x93", b"cos\nsystem\n", b"cbuiltins\neval\n", b"\x81", b"Q", b"1e999", b"-1",
                b"null", b"[[[[", b"}", b"99999999999")
+NETWORK = Generator(z_dim=4, w_dim=4, img_resolution=8, mapping_layers=1, channel_base=32, channel_max=4)
 
 
 class Timeout(Exception):
@@ -56,18 +73,28 @@ def tensorflow_seed() -> bytes:
     return pickled((of_g, tf_discriminator(D, sizes | {"mbstd_group_size": 4}), of_g))
 
 
-def first_corpus(folder: Path, marker: Path) -> list[bytes]:
-    """Whole checkpoints of every kind and hostile files."""
+Seed = tuple[str, bytes]  # which reader ("networks", "folder", "encoder", "latents"), and the file
+
+
+def first_corpus(folder: Path, marker: Path) -> list[Seed]:
+    """Whole files of every kind and hostile ones."""
     whole = [(DATA / name).read_bytes() for name in SEEDS] + [tensorflow_seed()]
     networks = load_networks(DATA / SEEDS[0])
     save_networks(folder / "own", networks)
     write_official(networks, folder / "official")
-    whole += [(folder / "own").read_bytes(), (folder / "official" / "config.json").read_bytes()]
+    whole.append((folder / "own").read_bytes())
+    encoder._LIGHT_STAGES, LightEncoder._FPN = ((16, 1),) * 4, 16  # narrow, so that copies cost nothing
+    save_encoder(folder / "encoder", Encoder("light", 16, w_dim=2), {"kimg": 1})
+    save_ws(folder / "latents", torch.randn(2, NETWORK.num_ws, NETWORK.w_dim))
+    seeds = [("networks", content) for content in whole]
+    seeds += [("folder", (folder / "official" / "config.json").read_bytes())]
+    seeds += [(kind, (folder / kind).read_bytes()) for kind in ("encoder", "latents")]
     bad = {**hostile(marker), **nested(marker), **bombs(), **lying()}
-    return whole * 4 + [content for content in bad.values() if len(content) < 1 << 16]
+    seeds = seeds * 4 + [("networks", content) for content in bad.values() if len(content) < 1 << 16]
+    return seeds + [("encoder", content) for content in lying().values() if len(content) < 1 << 16]
 
 
-def damaged(content: bytes, corpus: list[bytes], rng: random.Random) -> bytes:
+def damaged(content: bytes, corpus: list[Seed], rng: random.Random) -> bytes:
     """A copy of `content` with one to eight wounds, most of them near its start."""
     out = bytearray(content)
     for _ in range(rng.choice((1, 1, 1, 2, 4, 8))):
@@ -87,7 +114,7 @@ def damaged(content: bytes, corpus: list[bytes], rng: random.Random) -> bytes:
             token = rng.choice(INTERESTING)
             out[at : at + len(token)] = token
         elif kind == 5:
-            other = rng.choice(corpus)
+            other = rng.choice(corpus)[1]
             start = rng.randrange(len(other)) if other else 0
             out[at : at + 16] = other[start : start + rng.randrange(64)]
         else:
@@ -95,29 +122,36 @@ def damaged(content: bytes, corpus: list[bytes], rng: random.Random) -> bytes:
     return bytes(out)
 
 
-def lines_reached(path: Path) -> tuple[set[tuple[str, int]], str | None]:
-    """Lines of the readers that loading `path` runs, and the traceback of anything unexpected."""
-    reached: set[tuple[str, int]] = set()
-
-    def inside(frame, event, argument):
-        reached.add((frame.f_code.co_filename, frame.f_lineno))
-        return inside
+def steps_taken(kind: str, path: Path) -> tuple[set[tuple[str, int, int]], str | None]:
+    """Steps (file, line, next line) of the readers that loading `path` takes, and the text of a finding."""
+    taken: set[tuple[str, int, int]] = set()
 
     def outside(frame, event, argument):
-        return inside if frame.f_code.co_filename in READERS else None
+        name, before = frame.f_code.co_filename, 0
+        if name not in READERS:
+            return None
 
+        def inside(frame, event, argument):
+            nonlocal before
+            taken.add((name, before, frame.f_lineno))
+            before = frame.f_lineno
+            return inside
+
+        return inside
+
+    read = {"encoder": load_encoder, "latents": lambda file: read_ws(file, NETWORK)}.get(kind, load_networks)
     sys.settrace(outside)
     signal.setitimer(signal.ITIMER_VIRTUAL, LIMIT_S)
     try:
-        load_networks(path)
+        read(path)
     except StylebotError as error:
-        return reached, f"two lines: {error!r}" if "\n" in str(error) else None
+        return taken, f"two lines: {error!r}" if "\n" in str(error) else None
     except BaseException:  # that is what is looked for
-        return reached, traceback.format_exc()
+        return taken, traceback.format_exc()
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         sys.settrace(None)
-    return reached, None
+    return taken, None
 
 
 def watch() -> list[str]:
@@ -147,14 +181,18 @@ def main() -> int:
     rng, known, runs = random.Random(options.seed), set(), 0
     with tempfile.TemporaryDirectory() as folder:
         path, marker = Path(folder) / "file", Path(folder) / "marker"
-        corpus, forbidden, peak = first_corpus(Path(folder), marker), watch(), 0
-        waiting, end = list(dict.fromkeys(corpus)), time.monotonic() + options.seconds
+        start, forbidden, peak = first_corpus(Path(folder), marker), watch(), 0
+        corpus, waiting = list(start), list(dict.fromkeys(start))
+        end = time.monotonic() + options.seconds
         while time.monotonic() < end:
-            content = waiting.pop() if waiting else damaged(rng.choice(corpus), corpus, rng)
-            in_folder = content[:1] == b"{"  # a folder's description
-            place = Path(folder) / "official" / "config.json" if in_folder else path
+            if waiting:
+                kind, content = waiting.pop()
+            else:
+                kind, content = rng.choice(corpus)
+                content = damaged(content, corpus, rng)
+            place = Path(folder) / "official" / "config.json" if kind == "folder" else path
             place.write_bytes(content)
-            reached, wrong = lines_reached(place.parent if in_folder else path)
+            taken, wrong = steps_taken(kind, place.parent if kind == "folder" else path)
             runs += 1
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - (peak or 1 << 60)
             peak = peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -163,12 +201,13 @@ def main() -> int:
             if wrong:
                 options.out.mkdir(parents=True, exist_ok=True)
                 (options.out / "crash").write_bytes(content)
-                print(f"after {runs} files, seed {options.seed}: {options.out / 'crash'}\n{wrong}")
+                print(f"after {runs} files, seed {options.seed}: {options.out / 'crash'} ({kind})\n{wrong}")
                 return 1
-            if not reached <= known:
-                known |= reached
-                corpus.append(content)
-    print(f"{runs} files, {len(known)} lines of the readers reached, {len(corpus)} kept: nothing unexpected")
+            if not taken <= known:
+                known |= taken
+                corpus.append((kind, content))
+    new = len(corpus) - len(start)
+    print(f"{runs} files, {len(known)} steps of the readers taken, {new} files kept: nothing unexpected")
     return 0
 
 

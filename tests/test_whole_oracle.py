@@ -1,0 +1,214 @@
+"""Every array of the oracle folder that our functions compute, when STYLEBOT_ORACLE names that folder.
+
+The committed tests hold a small case of each group; this one compares the rest. Stated there for each array
+are [difference of the reference's own float32 and float64, largest number]. In float64 we may be off by 1e-9
+of the largest number; in float32 by four times the reference's own difference, which is what summing in
+another order costs, but never less than 2e-6 of the largest number (its tolerance for pictures): a single
+number's difference says nothing about the next machine's.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracle import with_weights
+from torch import Tensor
+
+from stylebot import losses
+from stylebot.augment import AugmentPipe
+from stylebot.checkpoints import load_networks
+from stylebot.discriminator import Discriminator
+from stylebot.errors import StylebotError
+from stylebot.generator import Generator
+from stylebot.official import config_from
+from stylebot.psp import LastLayerEncoder
+from stylebot.rosinality import to_official
+from stylebot.weights import ROLES, Weights, build
+
+FOLDER = Path(os.environ.get("STYLEBOT_ORACLE", "/nowhere"))
+CASES = json.loads((FOLDER / "cases.json").read_text())["cases"] if FOLDER.is_dir() else []
+pytestmark = pytest.mark.skipif(not CASES, reason="STYLEBOT_ORACLE names no folder")
+PRECISIONS = [pytest.param(torch.float32, id="float32"), pytest.param(torch.float64, id="float64")]
+
+
+def of(start: str) -> list:
+    return [pytest.param(case, id=case["id"]) for case in CASES if str(case.get("file", "")).startswith(start)
+            and case["file"].endswith(".npz")]  # fmt: skip
+
+
+class Case:
+    """One case: inputs, weights, and the comparison with its outputs in one precision."""
+
+    def __init__(self, entry: dict, dtype: torch.dtype) -> None:
+        self.entry, self.dtype, self.compared = entry, dtype, 0
+        with np.load(FOLDER / entry["file"]) as stored:
+            self.arrays = {name: torch.from_numpy(stored[name]) for name in stored.files}
+
+    def given(self, name: str) -> Tensor:
+        tensor = self.arrays[name]
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
+
+    def starting(self, prefix: str) -> dict[str, Tensor]:
+        return {name: self.given(name) for name in self.arrays if name.startswith(prefix)}
+
+    def close(self, name: str, found: Tensor) -> None:
+        """Compare with the output `name`, if the file has it in this precision."""
+        single = self.dtype == torch.float32
+        wanted = self.arrays.get(f"{'out' if single else 'out64'}/{name}")
+        if wanted is None:
+            return
+        own, scale = self.entry["tolerance"][name]
+        error = float((found.detach().double() - wanted.double()).abs().max()) if wanted.numel() else 0.0
+        limit = max(4 * own, 2e-6 * scale) if single else max(1e-9 * scale, 1e-30)
+        assert found.shape == wanted.shape, (name, found.shape, wanted.shape)
+        assert error <= limit, f"{name}: off by {error:.3g}, {limit:.3g} allowed"
+        self.compared += 1
+
+    def network(self, role: str, options: dict, prefix: str = "sd/") -> Generator | Discriminator:
+        """Ours with their weights, refused unless every name and shape agrees (filters are constants)."""
+        config = {k: v for k, v in config_from(role, options).items() if v is not None}
+        kept = {k: v for k, v in self.starting(prefix).items() if not k.endswith("resample_filter")}
+        make = Discriminator if role == "D" else Generator
+        return with_weights(make(**config), kept, prefix).to(self.dtype).eval()
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("entry", of("item01"))
+def test_generators(entry: dict, dtype: torch.dtype) -> None:
+    case = Case(entry, dtype)
+    G, z, c = case.network("G", entry["options"]), case.given("in/z"), case.given("in/c")
+    cut, num_ws = entry["truncation_cutoff"], None
+    with torch.no_grad():
+        ws, num_ws = G.mapping(z, c), G.num_ws
+        case.close("ws", ws)
+        case.close("ws_psi0.7", G.mapping(z, c, truncation_psi=0.7))
+        case.close("ws_psi0.7_cutoff", G.mapping(z, c, truncation_psi=0.7, truncation_cutoff=cut))
+        case.close("img_const", G(z, c, noise_mode="const"))
+        case.close("img_const_unfused", G(z, c, noise_mode="const"))
+        case.close("img_none", G(z, c, noise_mode="none"))
+        case.close("img_const_psi0.7", G(z, c, truncation_psi=0.7, noise_mode="const"))
+        case.close("img_const_psi0.7_cutoff",
+                   G(z, c, truncation_psi=0.7, truncation_cutoff=cut, noise_mode="const"))  # fmt: skip
+        G.train().mapping(z, c)
+        case.close("w_avg_after_one_train_forward", G.mapping.w_avg)
+    assert case.compared >= (9 if dtype == torch.float32 else 4) and num_ws == ws.shape[1]
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("entry", of("item02"))
+def test_discriminators(entry: dict, dtype: torch.dtype) -> None:
+    case = Case(entry, dtype)
+    D, img = case.network("D", entry["options"]), case.given("in/img").requires_grad_()
+    logits = D(img, case.given("in/c"))
+    case.close("logits", logits)
+    case.close("grad_img", torch.autograd.grad(logits.sum(), img, retain_graph=True)[0])
+    loss = losses.generator_loss(logits).mean()
+    case.close("loss", loss)
+    loss.backward()
+    for name, parameter in D.named_parameters():
+        case.close(f"gradnorm/{name}", parameter.grad.norm())
+        case.close(f"grad/{name}", parameter.grad)
+        case.close(f"gradhead/{name}", parameter.grad.flatten()[:64])
+    wanted = sum(name.startswith("out/" if dtype == torch.float32 else "out64/") for name in case.arrays)
+    assert case.compared == wanted
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("entry", of("item09"))
+def test_rosinality(entry: dict, dtype: torch.dtype) -> None:
+    case = Case(entry, dtype)
+    weights = Weights({}, {})
+    for role, prefix in (("G_ema", "g/"), ("D", "d/")):
+        state = {name.removeprefix(prefix): tensor for name, tensor in case.arrays.items()
+                 if name.startswith(prefix)}  # fmt: skip
+        weights.configs[role], weights.states[role] = to_official(role, state)
+    weights.states["G_ema"]["mapping.w_avg"] = case.arrays["latent_avg"]
+    networks = build(weights)
+    G, D, z = networks.G_ema.to(dtype), networks.D.to(dtype), case.given("in/z")
+    with torch.no_grad():
+        ws = G.mapping(z)
+        case.close("w", ws[:, 0])
+        case.close("latent", ws)
+        shown = {"buffers": ws, "trunc0.5_buffers": G.mapping(z, truncation_psi=0.5)}
+        mixed = losses.mixed_ws(G, z, None, case.given("in/z2"), entry["inject_index"])
+        case.close("latent_mix", mixed)
+        shown |= {"mix_buffers": mixed, "wplus_buffers": case.given("in/latent_wplus")}
+        for name, latent in shown.items():
+            name = "noise_buffers" if name == "buffers" else name
+            img = G.synthesis(latent, noise_mode="const")
+            # in float64 their blur kernels are still float32 numbers
+            if dtype == torch.float32:
+                case.close(f"img_{name}", img)
+        logits = D(case.given("in/d_img"))
+        case.close("d_logits", logits)
+        for name, latent in (("const", ws), ("psi0.5_const", shown["trunc0.5_buffers"]),
+                             ("wplus_const", case.given("in/latent_wplus"))):
+            case.close(f"nv_img_{name}", G.synthesis(latent, noise_mode="const"))
+        case.close("nv_d_logits", logits)
+    assert case.compared >= 4
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("entry", [p for p in of("item06") if "tape" not in p.id])
+def test_augmentations(entry: dict, dtype: torch.dtype) -> None:
+    case = Case(entry, dtype)
+    for pipe in entry["pipes"]:
+        augment = AugmentPipe(pipe["pipe"], "reference")
+        augment.p.fill_(1)
+        for percentile in entry["percentiles"]:
+            img, name = case.given("in/images").requires_grad_(), f"{pipe['name']}/p{percentile}"
+            y = augment(img, debug_percentile=percentile)
+            (gradient,) = torch.autograd.grad((y * case.given("in/dy")).sum(), img)
+            case.close(f"{name}/y", y)
+            case.close(f"{name}/grad_images", gradient)
+    assert case.compared >= 6
+
+
+def test_psp_state_keys() -> None:
+    from stylebot.encoder import PspEncoder
+
+    nets = json.loads((FOLDER / "item10_psp" / "psp_state_keys.json").read_text())["nets"]
+    for net in nets:
+        with torch.device("meta"):
+            wide = LastLayerEncoder(14, wide=True)
+            ours = PspEncoder(net["output_size"]) if net["encoder_type"].startswith("Gradual") else wide
+        found = {f"encoder.{name}": list(tensor.shape) for name, tensor in ours.state_dict().items()}
+        wanted = net["state_dict_shapes"]
+        assert found == {name: shape for name, shape in wanted.items() if name.startswith("encoder.")}
+    assert len(nets) == 2
+
+
+@pytest.mark.parametrize("entry", [c for c in CASES if c.get("kind") == "legit"], ids=lambda c: c["id"])
+def test_official_pickles(entry: dict) -> None:
+    networks = load_networks(FOLDER / entry["file"], need=ROLES)
+    with np.load(FOLDER / entry["expected"]) as stored:
+        wanted = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    for role in ROLES:
+        for name, tensor in getattr(networks, role).state_dict().items():
+            assert torch.equal(tensor, wanted[f"{role}/{name}"]), f"{role}/{name}"
+    pictures = {}
+    with torch.no_grad():
+        for role in ("G", "G_ema"):
+            G = getattr(networks, role)
+            pictures[f"{role}_img_const"] = G(wanted["in/z"], wanted["in/c"], noise_mode="const")
+        pictures["D_logits"] = networks.D(wanted["in/d_img"], wanted["in/d_c"])
+    for name, found in pictures.items():
+        limit = 2e-6 * float(wanted[f"out/{name}"].abs().max())
+        assert float((found - wanted[f"out/{name}"]).abs().max()) <= max(limit, 2e-7), name
+
+
+@pytest.mark.parametrize(
+    "entry", [c for c in CASES if "/hostile/" in str(c.get("file"))], ids=lambda c: c["id"]
+)
+def test_hostile_pickles(entry: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    loads = "bitflip" in entry["file"]  # data damaged inside numbers cannot be noticed
+    try:
+        load_networks(FOLDER / entry["file"])
+        assert loads, "it loaded"
+    except StylebotError as error:
+        assert str(error).startswith(str(FOLDER / entry["file"])) and "\n" not in str(error)
+    assert not list(tmp_path.iterdir())
