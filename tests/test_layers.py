@@ -19,9 +19,10 @@ LAYERS = (
     "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets "
     "charts meanings scenes scenery staging",
     "generator discriminator losses augment encoder",
-    "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles "
-    "torchfile official rosinality legacy checkpoints dist randomness trainer restarts inception perceptual "
-    "render download facemaker latents provenance films projection lookalikes portions plans",
+    "photos sources consent entries faces crops limits lineups inspection workers machines dataset weights "
+    "arrays pickles torchfile official rosinality legacy checkpoints dist randomness trainer restarts "
+    "inception perceptual render download facemaker latents provenance films projection lookalikes portions "
+    "plans",
     " ".join(STAGES) + " base sample generate export forget verify doctor guard card",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
