@@ -27,10 +27,19 @@ from stylebot.align import AlignParams, align_photo
 from stylebot.errors import StylebotError
 
 OUTPUT_PX = 256
-PARAMS = AlignParams(resolution=OUTPUT_PX, recipe="stylebot", padding="edge", faces="all",
-                     min_eye_distance_px=16, min_det_score=0.1, max_megapixels=120)  # fmt: skip
-PUBLISHED = (("published (pSp: 256 px map, detector upsamples)", OUTPUT_PX, 1),
-             ("published (FFHQ: 4096 px map), detector without upsampling", 4096, 0))  # fmt: skip
+PARAMS = AlignParams(
+    resolution=OUTPUT_PX,
+    recipe="stylebot",
+    padding="edge",
+    faces="all",
+    min_eye_distance_px=16,
+    min_det_score=0.1,
+    max_megapixels=120,
+)
+PUBLISHED = (
+    ("published (pSp: 256 px map, detector upsamples)", OUTPUT_PX, 1),
+    ("published (FFHQ: 4096 px map), detector without upsampling", 4096, 0),
+)
 Found = tuple[np.ndarray, float]  # centre (x, y) px and side px of one face
 
 
@@ -70,6 +79,7 @@ def timed(align: Callable[[bytes], list[Found]], contents: list[bytes]) -> tuple
 
 def ours(landmarks: Path) -> Callable[[bytes], list[Found]]:
     """Stage `align` on one photo's bytes."""
+
     def align(content: bytes) -> list[Found]:
         rows = align_photo(content, landmarks, PARAMS).rows
         return [(np.array([row["center_x"], row["center_y"]]), row["qsize_px"]) for row in rows]
@@ -90,31 +100,46 @@ def published(landmarks: Path, transform_px: int, upsample: int) -> Callable[[by
 
 def agreeing(mine: list[list[Found]], theirs: list[list[Found]]) -> int:
     """Photos whose published face has its centre within a tenth of a face's square of one of ours."""
-    return sum(any(np.hypot(*(center - face[0][0])) < side / 10 for center, side in own)
-               for own, face in zip(mine, theirs, strict=True) if face)  # fmt: skip
+    return sum(
+        any(np.hypot(*(center - face[0][0])) < side / 10 for center, side in own)
+        for own, face in zip(mine, theirs, strict=True)
+        if face
+    )
 
 
-def main(photos: Annotated[Path, typer.Option(help="folder of photos with faces")],
-         landmarks: Annotated[Path, typer.Option(help="dlib's 68-point model")],
-         count: Annotated[int, typer.Option(help="photos of each size", min=1)] = 24) -> None:  # fmt: skip
+def main(
+    photos: Annotated[Path, typer.Option(help="folder of photos with faces")],
+    landmarks: Annotated[Path, typer.Option(help="dlib's 68-point model")],
+    count: Annotated[int, typer.Option(help="photos of each size", min=1)] = 24,
+) -> None:
     """Print one row per size and implementation."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     names = " ".join(f"{name} {version(name)}" for name in ("pillow", "dlib-bin", "numpy", "scipy"))
-    print(f"{date.today()}, {platform.processor() or platform.machine()}, one core, {names}, "
-          f"python bench/align.py --count {count}\n")  # fmt: skip
-    print("| megapixels | alignment | CPU ms/photo | photos/s | ours is faster by | photos with a face | "
-          "same face as ours |\n|---|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        f"{date.today()}, {platform.processor() or platform.machine()}, one core, {names}, "
+        f"python bench/align.py --count {count}\n"
+    )
+    print(
+        "| megapixels | alignment | CPU ms/photo | photos/s | ours is faster by | photos with a face | "
+        "same face as ours |\n|---|---|---|---|---|---|---|"
+    )
     paths = chosen(photos, count)
     for megapixels in (12, 1):
         contents = [enlarged(path, megapixels) for path in paths]
         mine, faces = timed(ours(landmarks), contents)
-        print(f"| {megapixels} | ours, all faces | {mine * 1e3:.0f} | {1 / mine:.2f} | | "
-              f"{sum(map(bool, faces))} of {len(contents)} | |", flush=True)  # fmt: skip
+        print(
+            f"| {megapixels} | ours, all faces | {mine * 1e3:.0f} | {1 / mine:.2f} | | "
+            f"{sum(map(bool, faces))} of {len(contents)} | |",
+            flush=True,
+        )
         for name, transform_px, upsample in PUBLISHED:
             plain, theirs = timed(published(landmarks, transform_px, upsample), contents)
-            print(f"| {megapixels} | {name} | {plain * 1e3:.0f} | {1 / plain:.2f} | {plain / mine:.1f} | "
-                  f"{sum(map(bool, theirs))} of {len(contents)} | {agreeing(faces, theirs)} |", flush=True)
+            print(
+                f"| {megapixels} | {name} | {plain * 1e3:.0f} | {1 / plain:.2f} | {plain / mine:.1f} | "
+                f"{sum(map(bool, theirs))} of {len(contents)} | {agreeing(faces, theirs)} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

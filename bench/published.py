@@ -48,8 +48,9 @@ def _oriented(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return eyes + down * 0.1, half
 
 
-def _cut(picture: Image.Image, center: np.ndarray, half: np.ndarray, output_px: int,
-         transform_px: int) -> Image.Image:  # fmt: skip
+def _cut(
+    picture: Image.Image, center: np.ndarray, half: np.ndarray, output_px: int, transform_px: int
+) -> Image.Image:
     down = np.array([-half[1], half[0]])
     quad = np.stack([center - half - down, center - half + down, center + half + down, center + half - down])
     side = 2 * np.hypot(half[0], half[1])
@@ -61,14 +62,22 @@ def _cut(picture: Image.Image, center: np.ndarray, half: np.ndarray, output_px: 
     border = max(round(side * 0.1), 3)
     left, top = np.floor(quad.min(axis=0)).astype(int)
     right, bottom = np.ceil(quad.max(axis=0)).astype(int)
-    box = (max(left - border, 0), max(top - border, 0),
-           min(right + border, picture.width), min(bottom + border, picture.height))  # fmt: skip
+    box = (
+        max(left - border, 0),
+        max(top - border, 0),
+        min(right + border, picture.width),
+        min(bottom + border, picture.height),
+    )
     if box[2] - box[0] < picture.width or box[3] - box[1] < picture.height:
         picture, quad = picture.crop(box), quad - box[:2]
     left, top = np.floor(quad.min(axis=0)).astype(int)
     right, bottom = np.ceil(quad.max(axis=0)).astype(int)
-    missing = [max(border - left, 0), max(border - top, 0),
-               max(right - picture.width + border, 0), max(bottom - picture.height + border, 0)]  # fmt: skip
+    missing = [
+        max(border - left, 0),
+        max(border - top, 0),
+        max(right - picture.width + border, 0),
+        max(bottom - picture.height + border, 0),
+    ]
     if max(missing) > border - 4:
         missing = [max(n, round(side * 0.3)) for n in missing]
         picture, quad = _padded(picture, missing, side), quad + missing[:2]
@@ -85,8 +94,9 @@ def _padded(picture: Image.Image, missing: list[int], side: float) -> Image.Imag
     rgb = np.pad(np.float32(picture), ((top, bottom), (left, right), (0, 0)), "reflect")
     height, width = rgb.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
-    inside = np.minimum(np.minimum(x / left, (width - 1 - x) / right),
-                        np.minimum(y / top, (height - 1 - y) / bottom))[..., None]  # fmt: skip
+    inside = np.minimum(
+        np.minimum(x / left, (width - 1 - x) / right), np.minimum(y / top, (height - 1 - y) / bottom)
+    )[..., None]
     blurred = gaussian_filter(rgb, [side * 0.02, side * 0.02, 0])
     rgb += (blurred - rgb) * np.clip((1 - inside) * 3 + 1, 0, 1)
     rgb += (np.median(rgb, axis=(0, 1)) - rgb) * np.clip(1 - inside, 0, 1)

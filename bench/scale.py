@@ -1,6 +1,6 @@
-"""Cost per photo of align and filter, from a thousand photos to fifty thousand; of adding some; of nothing new.
+"""Cost per photo of align and filter for a thousand to fifty thousand photos, of adding some, of nothing new.
 
-    python bench/scale.py --photos stages/photos --models stages/fetch --folder FOLDER [--count 1000] [--add 100]
+    python bench/scale.py --photos stages/photos --models stages/fetch --folder FOLDER [--count 1000]
 
 FOLDER is filled with `count` photos, made from those of the sample by turning, stretching, brightening and
 re-encoding them, each in its own way, and kept: a larger count goes on from a smaller one. The stages run as
@@ -32,7 +32,7 @@ SIDE_PX = 640  # longest side of the photos
 
 
 def make_photo(source: Path, out: Path, seed: int) -> None:
-    """One photo: `source` turned, stretched, brightened, mirrored, re-encoded as `seed` says. Kept if there."""
+    """One photo: `source` turned, stretched, brightened, mirrored, re-encoded as `seed` says."""
     if out.exists():
         return
     rng = np.random.default_rng(seed)
@@ -86,7 +86,8 @@ class Cost:
 def stage(name: str, folder: Path, arguments: list[str]) -> Cost:
     """Run a stage's script in FOLDER; only its own processes count. Ends the benchmark when it fails."""
     environment = os.environ | {"STYLEBOT_SCRATCH": str(folder / "scratch")}
-    command = [sys.executable, str(Path(__file__)), "--measured", str(ROOT / "src" / f"{name}.py"), *arguments]
+    script = ROOT / "src" / f"{name}.py"
+    command = [sys.executable, str(Path(__file__)), "--measured", str(script), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"{name} failed")
@@ -105,14 +106,42 @@ def measured(command: list[str]) -> int:
 def both(folder: Path, models: Path) -> tuple[Cost, Cost]:
     """Run align and filter over FOLDER/photos."""
     paths = {name: f"{folder}/{name}" for name in ("photos", "align", "filter")}
-    align = stage("align", folder, [
-        "--photos", paths["photos"], "--landmarks", f"{models}/landmarks.dat", "--out", paths["align"],
-        "--metrics", f"{folder}/align.json"])  # fmt: skip
-    sheets = [part for name in ("accepted", "refused", "borderline", "duplicates", "identities")
-              for part in (f"--{name}", f"{paths['filter']}/{name}.png")]  # fmt: skip
-    judged = stage("filter", folder, [
-        "--aligned", paths["align"], "--photos", paths["photos"], "--identity", f"{models}/identity.dat",
-        "--table", f"{paths['filter']}/faces.parquet", *sheets, "--metrics", f"{folder}/filter.json"])  # fmt: skip
+    align = stage(
+        "align",
+        folder,
+        [
+            "--photos",
+            paths["photos"],
+            "--landmarks",
+            f"{models}/landmarks.dat",
+            "--out",
+            paths["align"],
+            "--metrics",
+            f"{folder}/align.json",
+        ],
+    )
+    sheets = [
+        part
+        for name in ("accepted", "refused", "borderline", "duplicates", "identities")
+        for part in (f"--{name}", f"{paths['filter']}/{name}.png")
+    ]
+    judged = stage(
+        "filter",
+        folder,
+        [
+            "--aligned",
+            paths["align"],
+            "--photos",
+            paths["photos"],
+            "--identity",
+            f"{models}/identity.dat",
+            "--table",
+            f"{paths['filter']}/faces.parquet",
+            *sheets,
+            "--metrics",
+            f"{folder}/filter.json",
+        ],
+    )
     return align, judged
 
 
@@ -120,16 +149,24 @@ def row(what: str, photos: int, costs: tuple[Cost, Cost], whole: tuple[Cost, Cos
     """One line of the table; `whole` is the run that shares are of."""
     share = sum(c.wall for c in costs) / sum(c.wall for c in whole)
     per_photo = [f"{1e3 * c.cpu / photos:.1f}" for c in costs]
-    cells = [what, str(photos), *(f"{c.wall:.0f}" for c in costs), *per_photo,
-             *(f"{c.peak_gb:.2f}" for c in costs), f"{share:.2%}"]  # fmt: skip
+    cells = [
+        what,
+        str(photos),
+        *(f"{c.wall:.0f}" for c in costs),
+        *per_photo,
+        *(f"{c.peak_gb:.2f}" for c in costs),
+        f"{share:.2%}",
+    ]
     return f"| {' | '.join(cells)} |"
 
 
-def main(photos: Annotated[Path, typer.Option(help="folder of photo folders to make photos from")],
-         models: Annotated[Path, typer.Option(help="folder with landmarks.dat and identity.dat")],
-         folder: Annotated[Path, typer.Option(help="where photos and results go")],
-         count: Annotated[int, typer.Option(help="photos", min=10)] = 1000,
-         add: Annotated[int, typer.Option(help="photos that are added afterwards", min=1)] = 100) -> None:  # fmt: skip
+def main(
+    photos: Annotated[Path, typer.Option(help="folder of photo folders to make photos from")],
+    models: Annotated[Path, typer.Option(help="folder with landmarks.dat and identity.dat")],
+    folder: Annotated[Path, typer.Option(help="where photos and results go")],
+    count: Annotated[int, typer.Option(help="photos", min=10)] = 1000,
+    add: Annotated[int, typer.Option(help="photos added afterwards", min=1)] = 100,
+) -> None:
     """Print a table: everything, nothing new, some more."""
     folder, models = folder.absolute(), models.absolute()
     originals = readable(photos)
@@ -140,10 +177,14 @@ def main(photos: Annotated[Path, typer.Option(help="folder of photo folders to m
             path.unlink()
     make_photos(originals, folder, range(count))
     shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
-    print(f"{date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-          f"python bench/scale.py --count {count} --add {add}\n")  # fmt: skip
-    print("| run | photos | align s | filter s | align CPU ms/photo | filter CPU ms/photo | align GB | filter GB "
-          "| of everything |\n|---|---|---|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        f"{date.today()}, {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"python bench/scale.py --count {count} --add {add}\n"
+    )
+    print(
+        "| run | photos | align s | filter s | align CPU ms/photo | filter CPU ms/photo | align GB "
+        "| filter GB | of everything |\n|---|---|---|---|---|---|---|---|---|"
+    )
     whole = both(folder, models)
     print(row("everything", count, whole, whole), flush=True)
     print(row("nothing new", count, both(folder, models), whole), flush=True)

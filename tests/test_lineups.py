@@ -17,11 +17,20 @@ def table(*faces: dict) -> pd.DataFrame:
     rows = []
     for number, face in enumerate(faces):
         row = {
-            "face_id": f"f{number:03d}", "source": "celebrity", "photo": f"{number}.jpg", "score": 90.0 - number,
-            "reasons": [], "margin": 3.0, "nearest_limit": "min_sharpness_db", "limit": -12.5,
-            "sharpness_db": -12.0, "yaw_deg": -41.0, "identity": number, "duplicate_of": "",
+            "face_id": f"f{number:03d}",
+            "source": "celebrity",
+            "photo": f"{number}.jpg",
+            "score": 90.0 - number,
+            "reasons": [],
+            "margin": 3.0,
+            "nearest_limit": "min_sharpness_db",
+            "limit": -12.5,
+            "sharpness_db": -12.0,
+            "yaw_deg": -41.0,
+            "identity": number,
+            "duplicate_of": "",
             "duplicate_correlation": np.nan,
-        }  # fmt: skip
+        }
         rows.append(row | face)
     faces = pd.DataFrame(rows)
     faces["accepted"] = faces["reasons"].map(len) == 0
@@ -37,8 +46,12 @@ def ids(cells: Sequence[tuple]) -> list[str | None]:
 
 
 def test_refused_faces_stand_by_reason_each_on_a_line_of_its_own() -> None:
-    faces = table(*[{"reasons": ["blurred"]}] * 3, {}, {"reasons": ["pose", "dark"], "score": 10.0},
-                  *[{"reasons": ["blurred", "dark"]}] * 10)  # fmt: skip
+    faces = table(
+        *[{"reasons": ["blurred"]}] * 3,
+        {},
+        {"reasons": ["pose", "dark"], "score": 10.0},
+        *[{"reasons": ["blurred", "dark"]}] * 10,
+    )
     title, cells = lineups._refused(faces, 100)
     assert title == "Refused: 14 of 15 faces, 14 shown, by worst reason"
     assert ids(cells)[:3] == ["f000", "f001", "f002"], "best first"
@@ -50,12 +63,16 @@ def test_refused_faces_stand_by_reason_each_on_a_line_of_its_own() -> None:
 
 def test_borderline_faces_are_one_limit_away() -> None:
     faces = table(
-        {"margin": 0.2}, {"margin": 0.05}, {"margin": 1.5},
+        {"margin": 0.2},
+        {"margin": 0.05},
+        {"margin": 1.5},
         {"margin": -0.1, "reasons": ["blurred"], "sharpness_db": -12.62},
         {"margin": -0.01, "reasons": ["pose"], "nearest_limit": "max_yaw_deg", "limit": 40.0},
-        {"margin": -0.02, "reasons": ["blurred", "dark"]}, {"margin": -2.0, "reasons": ["dark"]},
-        {"margin": 0.01, "reasons": ["duplicate"]}, {"margin": np.nan, "reasons": ["unmeasured"]},
-    )  # fmt: skip
+        {"margin": -0.02, "reasons": ["blurred", "dark"]},
+        {"margin": -2.0, "reasons": ["dark"]},
+        {"margin": 0.01, "reasons": ["duplicate"]},
+        {"margin": np.nan, "reasons": ["unmeasured"]},
+    )
     title, cells = lineups._borderline(faces, 100)
     assert ids(cells)[:2] == ["f004", "f003"] and ids(cells)[12:14] == ["f001", "f000"]
     assert {face for face in ids(cells) if face} == {"f000", "f001", "f003", "f004"}
@@ -73,15 +90,22 @@ def test_copies_stand_beside_what_stays_the_least_alike_first() -> None:
     assert title.startswith("Duplicates: 2 copies, 2 shown")
 
 
-def test_people_have_a_line_each() -> None:
-    faces = table(*[{"identity": 7}] * 2, {"identity": 3}, *[{"identity": 5}] * 14,
-                  {"identity": 7, "reasons": ["dark"], "score": 99.0}, {"identity": -1})  # fmt: skip
+def test_people_stand_together() -> None:
+    faces = table(
+        *[{"identity": 7}] * 2,
+        {"identity": 3},
+        *[{"identity": 5}] * 14,
+        {"identity": 7, "reasons": ["dark"], "score": 99.0},
+        {"identity": -1},
+    )
     title, cells = lineups._identities(faces, 100)
-    assert title == "People: 3, 2 with several faces, a line for each of 2, most faces first"
+    assert title == "People: 3, 2 with several faces, 2 shown, most faces first"
     assert None not in ids(cells)[:12] and ids(cells)[12:15] == ["f017", "f000", "f001"]
     assert texts(cells)[0].startswith("person 5: 14 faces") and texts(cells)[12].endswith("refused: dark")
-    assert len(cells) == 24
     assert len(lineups._identities(faces, 12)[1]) == 12, "the largest only"
+    pairs = table(*[{"identity": number // 2} for number in range(10)])
+    cells = lineups._identities(pairs, 100)[1]
+    assert [n for n, face in enumerate(ids(cells)) if face is None] == [2, 5, 8, 11], "four pairs on a line"
 
 
 def test_all_sheets_are_written_even_of_nobody(tmp_path: Path) -> None:

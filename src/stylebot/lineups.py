@@ -1,6 +1,6 @@
 """Contact sheets of judged faces: accepted, refused by reason, borderline, copies side by side, people."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,16 @@ def _lines(groups: Iterable[Sequence[Cell]]) -> Iterator[Cell]:
     for cells in groups:
         yield from cells
         yield from [(None, "")] * (-len(cells) % _COLUMNS)
+
+
+def _side_by_side(groups: Iterable[Sequence[Cell]]) -> Iterator[Cell]:
+    """Groups of at most `_COLUMNS` cells, none over two lines, with a blank cell between neighbours."""
+    used = 0
+    for cells in groups:
+        gap = 1 if 0 < used < _COLUMNS - len(cells) else -used % _COLUMNS
+        yield from [(None, "")] * gap
+        yield from cells
+        used = (used + gap + len(cells)) % _COLUMNS
 
 
 def _accepted(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
@@ -130,13 +140,14 @@ def _duplicates(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
 
 
 def _identities(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
-    """A line per person with two faces or more, most faces first; the best-scored face first."""
+    """People with two faces or more, each on one line, most faces first; the best-scored face first."""
     known = faces[faces["identity"] >= 0]
     sizes = known["identity"].value_counts()
     several = sorted(sizes.index[sizes > 1], key=lambda person: (-sizes[person], person))
-    chosen: list[Hashable] = several[: max(1, most // _COLUMNS)]
-    groups = []
-    for person in chosen:
+    groups: list[list[Cell]] = []
+    for person in several:
+        if len(list(_side_by_side(groups))) >= most:
+            break
         shown = _spread(_best_first(known[known["identity"] == person]), _COLUMNS)
         first, *rest = shown.itertuples()
         groups.append(
@@ -145,11 +156,8 @@ def _identities(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
                 *((face, _mark(face)) for face in rest),
             ]
         )
-    title = (
-        f"People: {len(sizes)}, {len(several)} with several faces, a line for each of {len(chosen)}, "
-        "most faces first"
-    )
-    return title, list(_lines(groups))
+    title = f"People: {len(sizes)}, {len(several)} with several faces, {len(groups)} shown, most faces first"
+    return title, list(_side_by_side(groups))
 
 
 def _mark(face: object) -> str:
