@@ -1,4 +1,4 @@
-"""What spoils a face is refused, whatever it is, clean faces are kept, and the score tells who is recognised."""
+"""What spoils a face is refused, clean faces are kept, and the score tells whose face is recognised."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_quality import FACES, LUMA, N, blurred, clip, covered, jpeg, moved, noisy, shrunk, side_lit
+from test_quality import FACES, LUMA, blurred, clip, covered, jpeg, moved, noisy, shrunk, side_lit
 
 from stylebot import quality
-from stylebot.faces import Detector, Identity
-from stylebot.filter import RANKED, FilterParams
+from stylebot.faces import Detector
+from stylebot.filter import FilterParams
 from stylebot.limits import REASONS, margins, refusals
 from stylebot.params import load_params
 
@@ -21,7 +21,8 @@ CAST = np.array([0.4, 0.7, 1.6])
 
 
 def tilted(rgb: np.ndarray, degrees: float) -> np.ndarray:
-    return np.asarray(Image.fromarray(rgb).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(128, 128, 128)))
+    turned = Image.fromarray(rgb).rotate(degrees, Image.Resampling.BICUBIC, fillcolor=(128, 128, 128))
+    return np.asarray(turned)
 
 
 WORST: dict[str, Callable[[np.ndarray], np.ndarray]] = {

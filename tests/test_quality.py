@@ -127,6 +127,19 @@ def test_sharpness_is_fooled_by_nothing_else(harmless: Callable) -> None:
     assert abs(np.median(change)) < 0.5, np.round(change, 2)
 
 
+def drawn(rgb: np.ndarray, shades: int) -> np.ndarray:
+    """Fills of few shades with hard edges."""
+    soft = gaussian_filter(rgb.astype(np.float32), (3, 3, 0))
+    return clip(np.round(soft * shades / 255) * 255 / shades)
+
+
+def test_drawings_lack_the_shading_of_photos() -> None:
+    for rgb, points in FACES:
+        photos = [rgb, blurred(rgb, 2), *(harmless(rgb) for harmless in HARMLESS.values())]
+        assert min(quality.measure(photo, points).shading for photo in photos) > 0.4
+        assert max(quality.measure(drawn(rgb, shades), points).shading for shades in (5, 8)) < 0.3
+
+
 def test_clean_faces_have_values_of_clean_faces() -> None:
     measures = [quality.measure(rgb, points) for rgb, points in FACES]
     for name, low, high in (("sharpness_db", -11.5, -5), ("worst_direction_db", -11.5, -4), ("noise", 0, 2),
