@@ -23,7 +23,7 @@ LAYERS = (
     "arrays pickles torchfile official rosinality legacy checkpoints dist randomness trainer restarts "
     "inception perceptual render download facemaker latents provenance films projection lookalikes portions "
     "plans",
-    " ".join(STAGES) + " base sample generate export forget verify doctor guard card",
+    " ".join(STAGES) + " base sample generate export forget verify doctor guard card calibrate",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",
