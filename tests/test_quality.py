@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import convolve, gaussian_filter
 from scipy.stats import spearmanr
 
-from stylebot import duplicates, pose, quality
+from stylebot import duplicates, identities, pose, quality
 from stylebot.identities import cluster
 
 N = 256
@@ -244,6 +244,19 @@ def test_people_who_look_alike_are_told_apart_in_the_region_s_own_terms(count: i
     photos = [f"p{i}" for i in range(len(alike))]
     assert cluster(alike, photos, 0.58, 0.55).tolist() == [i // 3 for i in range(len(alike))]
     assert cluster(alike, photos, 0.58, 1.99).max() < count - 2, "the plain distance is to merge them"
+
+
+def test_people_are_the_same_when_clustered_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = people(20, 4, 0.6)
+    photos = [f"p{i // 2}" if i % 8 == 0 else f"q{i}" for i in range(len(faces))]
+    whole = cluster(faces, photos, 0.6, 0.8)
+    assert whole.max() == 19
+    for rows, most in ((7, 10_000), (512, 12), (11, 5)):
+        monkeypatch.setattr(identities, "_ROWS", rows)
+        monkeypatch.setattr(identities, "MOST", most)
+        assert cluster(faces, photos, 0.6, 0.8).tolist() == whole.tolist()
+    copies = np.repeat(faces[:1], 23, axis=0)
+    assert cluster(copies, [f"c{i}" for i in range(23)], 0.6, 0.8).max() == 4, "chains of copies are cut, too"
 
 
 def test_other_shapes_are_refused() -> None:
