@@ -14,8 +14,10 @@ from test_quality import FACES, blurred, clip, jpeg
 from stylebot import filter as stage
 from stylebot import inspection
 from stylebot.errors import StylebotError
-from stylebot.filter import REASONS, FilterParams, Thresholds, refusals, select
+from stylebot.filter import FilterParams, select
 from stylebot.inspection import crop_landmarks
+from stylebot.limits import REASONS, Thresholds, margins, nearest, refusals
+from stylebot.lineups import Sheets
 from stylebot.params import load_params
 
 ROOT = Path(__file__).parents[1]
@@ -70,13 +72,21 @@ def face(number: int, source: str = "celebrity", name: str = "", **more: object)
     return {"source": source, "name": name or f"{number:02d}.jpg", "rgb": rgb, "landmarks": points} | more
 
 
+def sheets(folder: Path) -> Sheets:
+    return Sheets(*(folder / f"{name}.png" for name in ("good", "bad", "borderline", "copies", "people")))
+
+
+def against(values: dict[str, float], grey: bool, limits: Thresholds) -> list[str]:
+    return refusals(margins(values, grey, limits), grey, limits)
+
+
 def run(tmp_path: Path, faces: list[dict], settings: FilterParams) -> tuple[dict, pd.DataFrame]:
     aligned = write_aligned(tmp_path, faces)
     model = tmp_path / "identity.dat"
     model.write_bytes(b"a model")
-    metrics = select(aligned, tmp_path / "photos", model, tmp_path / "faces.parquet", tmp_path / "good.png",
-                     tmp_path / "bad.png", settings)
-    return metrics, pd.read_parquet(tmp_path / "faces.parquet").set_index("photo")
+    table = tmp_path / "faces.parquet"
+    metrics = select(aligned, tmp_path / "photos", model, table, sheets(tmp_path), settings)
+    return metrics, pd.read_parquet(table).set_index("photo")
 
 
 def test_each_fault_is_refused_for_its_own_reason(tmp_path: Path) -> None:
@@ -102,10 +112,21 @@ def test_each_fault_is_refused_for_its_own_reason(tmp_path: Path) -> None:
 def test_all_reasons_are_kept_worst_first() -> None:
     values = dict.fromkeys(REASONS, 0.0) | {"sharpness_db": -20.0, "luminance": 0.04, "det_score": 0.45,
                                             "dynamic_bits": 7.0, "pad_fraction": 0.1}
-    assert refusals(values, False, thresholds(**LIMITS)) == ["blurred", "dark", "low_confidence"]
-    assert refusals(values | {"yaw_deg": -50.0}, False, thresholds(max_yaw_deg=40.0)) == ["pose"]
-    assert refusals(values | {"luminance": 0.9}, False, thresholds(**LIMITS))[0] == "bright"
-    assert refusals(values | {"colour_cast": 99.0}, True, thresholds(max_colour_cast=10.0)) == []
+    assert against(values, False, thresholds(**LIMITS)) == ["blurred", "dark", "low_confidence"]
+    assert against(values | {"yaw_deg": -50.0}, False, thresholds(max_yaw_deg=40.0)) == ["pose"]
+    assert against(values | {"luminance": 0.9}, False, thresholds(**LIMITS))[0] == "bright"
+    assert against(values | {"colour_cast": 99.0}, True, thresholds(max_colour_cast=10.0)) == []
+
+
+def test_the_nearest_limit_is_named() -> None:
+    values = dict.fromkeys(REASONS, 0.0) | {"det_score": 0.9, "dynamic_bits": 6.2, "yaw_deg": -38.0}
+    limits = thresholds(min_det_score=0.5, min_dynamic_bits=5.0, max_yaw_deg=40.0)
+    assert margins(values, False, limits) == pytest.approx(
+        {"min_det_score": 1.0, "min_dynamic_bits": 1.0, "max_yaw_deg": 0.25})
+    assert nearest(margins(values, False, limits)) == ("max_yaw_deg", 0.25)
+    assert nearest(margins(values | {"det_score": 0.1}, False, limits))[0] == "min_det_score"
+    name, margin = nearest(margins(values, False, thresholds()))
+    assert name == "" and margin != margin
 
 
 def test_the_best_copy_stays_and_identity_alone_refuses_nobody(tmp_path: Path) -> None:
@@ -180,7 +201,7 @@ def test_a_source_without_a_usable_face_is_one_clear_line(tmp_path: Path) -> Non
 def test_missing_crops_and_photos_are_named(tmp_path: Path) -> None:
     run(tmp_path, [face(0)], params())
     shutil.rmtree(tmp_path / "scratch")
-    outs = [tmp_path / name for name in "abc"]
+    outs = [tmp_path / "a", sheets(tmp_path)]
     with pytest.raises(StylebotError, match=r"celebrity/01.jpg is gone"):
         aligned = write_aligned(tmp_path, [face(1)])
         (tmp_path / "photos" / "celebrity" / "01.jpg").unlink()

@@ -22,7 +22,7 @@ LAYERS = (
     "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles "
     "torchfile official rosinality legacy checkpoints dist randomness trainer restarts inception perceptual "
     "render download facemaker latents provenance films projection lookalikes portions plans watch",
-    " ".join(STAGES) + " base sample generate export forget verify doctor guard card recipe",
+    " ".join(STAGES) + " base sample generate export forget verify doctor guard card recipe limits lineups calibrate",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.ndimage import convolve, gaussian_filter
 from scipy.stats import spearmanr
 
-from stylebot import duplicates, pose, quality
+from stylebot import duplicates, identities, pose, quality
 from stylebot.identities import cluster
 
 N = 256
@@ -127,6 +127,19 @@ def test_sharpness_is_fooled_by_nothing_else(harmless: Callable) -> None:
     assert abs(np.median(change)) < 0.5, np.round(change, 2)
 
 
+def drawn(rgb: np.ndarray, shades: int) -> np.ndarray:
+    """Fills of few shades with hard edges."""
+    soft = gaussian_filter(rgb.astype(np.float32), (3, 3, 0))
+    return clip(np.round(soft * shades / 255) * 255 / shades)
+
+
+def test_drawings_lack_the_shading_of_photos() -> None:
+    for rgb, points in FACES:
+        photos = [rgb, blurred(rgb, 2), *(harmless(rgb) for harmless in HARMLESS.values())]
+        assert min(quality.measure(photo, points).shading for photo in photos) > 0.4
+        assert max(quality.measure(drawn(rgb, shades), points).shading for shades in (5, 8)) < 0.3
+
+
 def test_clean_faces_have_values_of_clean_faces() -> None:
     measures = [quality.measure(rgb, points) for rgb, points in FACES]
     for name, low, high in (("sharpness_db", -11.5, -5), ("worst_direction_db", -11.5, -4), ("noise", 0, 2),
@@ -231,6 +244,19 @@ def test_people_who_look_alike_are_told_apart_in_the_region_s_own_terms(count: i
     photos = [f"p{i}" for i in range(len(alike))]
     assert cluster(alike, photos, 0.58, 0.55).tolist() == [i // 3 for i in range(len(alike))]
     assert cluster(alike, photos, 0.58, 1.99).max() < count - 2, "the plain distance is to merge them"
+
+
+def test_people_are_the_same_when_clustered_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = people(20, 4, 0.6)
+    photos = [f"p{i // 2}" if i % 8 == 0 else f"q{i}" for i in range(len(faces))]
+    whole = cluster(faces, photos, 0.6, 0.8)
+    assert whole.max() == 19
+    for rows, most in ((7, 10_000), (512, 12), (11, 5)):
+        monkeypatch.setattr(identities, "_ROWS", rows)
+        monkeypatch.setattr(identities, "MOST", most)
+        assert cluster(faces, photos, 0.6, 0.8).tolist() == whole.tolist()
+    copies = np.repeat(faces[:1], 23, axis=0)
+    assert cluster(copies, [f"c{i}" for i in range(23)], 0.6, 0.8).max() == 4, "chains of copies are cut, too"
 
 
 def test_other_shapes_are_refused() -> None:

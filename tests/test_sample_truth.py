@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from stylebot.align import AlignParams, align
 from stylebot.filter import FilterParams, select
+from stylebot.lineups import Sheets
 from stylebot.params import load_params
 
 ROOT = Path(__file__).parents[1]
@@ -69,8 +70,7 @@ def judged(tmp_path_factory: pytest.TempPathFactory, model_file: Callable[[str],
             folder / "photos",
             model_file("identity.dat"),
             folder / "faces.parquet",
-            folder / "accepted.png",
-            folder / "refused.png",
+            Sheets(*(folder / f"{number}.png" for number in range(5))),
             load_params("filter", FilterParams, path=params),
         )
     finally:

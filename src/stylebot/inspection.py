@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from stylebot import duplicates, faces, photos, pose, quality
-from stylebot.crops import AlignedFaces, decoded
+from stylebot.crops import AlignedFaces
 from stylebot.errors import StylebotError
 from stylebot.files import Memo, sha256_file
 from stylebot.sources import Item, list_photos
@@ -43,7 +43,8 @@ class Inspection:
 @dataclass(frozen=True)
 class _Job:
     row: dict
-    png: bytes
+    aligned: Path
+    written: tuple[int, ...]  # tells this run's zips from those of another run under the same name
     photo: Item
     identity: Path
 
@@ -51,6 +52,11 @@ class _Job:
 @lru_cache(maxsize=1)
 def _recogniser(path: Path) -> faces.Identity:
     return faces.Identity(path)
+
+
+@lru_cache(maxsize=1)
+def _crops(aligned: Path, written: tuple[int, ...]) -> AlignedFaces:
+    return AlignedFaces(aligned)
 
 
 def crop_landmarks(row: Mapping[str, object], side_px: int) -> np.ndarray:
@@ -63,16 +69,21 @@ def crop_landmarks(row: Mapping[str, object], side_px: int) -> np.ndarray:
 
 
 def _native_blockiness(job: _Job) -> float:
-    """Blockiness of the face's box in the pixels of the photo, before any resampling."""
+    """Blockiness of the face's box in the pixels of the photo, as far as the crop can show it.
+
+    Measured before any resampling. Blocks of a photo that is shrunk more than twofold are smaller than 4 px
+    of the crop and fade with its scale (ours).
+    """
     row = job.row
     photo = photos.read_photo(job.photo.read(), row["width_px"] * row["height_px"])
     picture = faces.turned(photo.picture, row["rotated_deg"])
     box = np.rint([row["x0"], row["y0"], row["x1"], row["y1"]]).clip(0, [*picture.size] * 2).astype(int)
-    return quality.blockiness(np.asarray(picture.crop(tuple(box.tolist())).convert("L")))
+    native = quality.blockiness(np.asarray(picture.crop(tuple(box.tolist())).convert("L")))
+    return 1.0 + (native - 1.0) * min(1.0, 2.0 * row["scale"])
 
 
 def _inspect(job: _Job) -> Inspection:
-    rgb = decoded(job.png)
+    rgb = _crops(job.aligned, job.written).rgb(job.row)
     measures = asdict(quality.measure(rgb, crop_landmarks(job.row, rgb.shape[0])))
     measures["blockiness"] = _native_blockiness(job)
     measures["head_share"] = measures["chin_distance"] * job.row["qsize_px"] / job.row["height_px"]
@@ -104,7 +115,8 @@ def inspect(rows: Sequence[dict], aligned: Path, photo_folder: Path,
     """
     memo = Memo("filter", {"identity": sha256_file(identity), "code": _code_version()})
     items = {(item.source, item.photo): item for item in list_photos(photo_folder)}
-    crops = AlignedFaces(aligned)
+    crops, aligned = AlignedFaces(aligned), aligned.absolute()
+    written = tuple(path.stat().st_mtime_ns for path in sorted(aligned.glob("*.zip")))
     known: list[Inspection | Crash | None] = []
     jobs, places, keys = [], [], []
     for place, row in enumerate(rows):
@@ -116,7 +128,7 @@ def inspect(rows: Sequence[dict], aligned: Path, photo_folder: Path,
             photo = items.get((row["source"], row["photo"]))
             if photo is None:
                 raise StylebotError(f"{photo_folder}/{row['source']}/{row['photo']} is gone; run align again")
-            jobs.append(_Job(row, png, photo, identity.absolute()))
+            jobs.append(_Job(row, aligned, written, photo, identity.absolute()))
             places.append(place)
             keys.append(key)
     for number, result in each(_inspect, jobs, "filter"):

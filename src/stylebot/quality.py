@@ -49,6 +49,7 @@ class Measures:
     eyes_open: float
     mouth_open: float
     skin_share: float
+    shading: float
     background: float
     background_std: float
     chin_distance: float  # eyes to chin as a share of the frame's side
@@ -89,6 +90,7 @@ SCALES = {
     "eyes_open": Scale(+1, 0.02, 0.01),
     "mouth_open": Scale(-1, 0.2, 0.06),
     "skin_share": Scale(+1, 0.5, 0.1),
+    "shading": Scale(+1, 0.32, 0.04),
 }
 
 
@@ -248,6 +250,13 @@ def _background(grey: np.ndarray, hull: np.ndarray) -> dict[str, float]:
     return {"background": float(values.mean()), "background_std": float(values.std())}
 
 
+def _shading(grey: np.ndarray, hull: np.ndarray) -> float:
+    """Median over mean slope in the hull: photos shade everywhere, drawings are fills and lines (ours)."""
+    soft = gaussian_filter(grey, 0.5 * _IED_SHARE * grey.shape[0] / _OFIQ_IED_PX)
+    slope = np.hypot(*np.gradient(soft))[hull]
+    return float(np.median(slope) / max(float(slope.mean()), 1e-6))
+
+
 def measure(rgb: np.ndarray, landmarks: np.ndarray) -> Measures:
     """All components of one aligned face.
 
@@ -265,7 +274,7 @@ def measure(rgb: np.ndarray, landmarks: np.ndarray) -> Measures:
     pose = head_pose(landmarks)
     return Measures(
         yaw_deg=pose.yaw_deg, pitch_deg=pose.pitch_deg,
-        sharpness_db=sharp, worst_direction_db=worst, noise=noise,
+        sharpness_db=sharp, worst_direction_db=worst, noise=noise, shading=_shading(grey, hull),
         **_exposure(light, hull, sides), **_colour(light, landmarks, hull, sides),
         **_openings(landmarks, shape[0]), **_background(grey, hull))
 
