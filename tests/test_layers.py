@@ -17,12 +17,13 @@ LIBRARY = ROOT / "src" / "stylebot"
 LAYERS = (
     "errors cli params files",
     "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets "
-    "charts meanings scenes scenery staging",
+    "charts meanings differences tables jpeg probes scenes scenery staging",
     "generator discriminator losses augment encoder",
     "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles "
     "torchfile official rosinality legacy checkpoints dist randomness trainer restarts inception perceptual "
-    "render download facemaker latents provenance films projection lookalikes portions plans",
-    " ".join(STAGES) + " base sample generate export forget verify doctor guard card",
+    "render download facemaker latents provenance films projection lookalikes portions plans "
+    "features domains enlarging runs",
+    " ".join(STAGES) + " base sample generate export forget verify doctor guard card compare drift",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",
