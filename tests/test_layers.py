@@ -17,7 +17,7 @@ LIBRARY = ROOT / "src" / "stylebot"
 LAYERS = (
     "errors cli params files",
     "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets "
-    "charts meanings differences tables jpeg probes scenes scenery staging",
+    "charts meanings differences tables jpeg probes embedded scenes scenery staging",
     "generator discriminator losses augment encoder",
     "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles "
     "torchfile official rosinality legacy checkpoints dist randomness trainer restarts inception perceptual "

@@ -58,11 +58,6 @@ class Difference:
             return "other"
         return "better" if (self.b > self.a) == (said.better == "higher") else "worse"
 
-    def __str__(self) -> str:
-        kind = "real" if self.real else "within noise"
-        numbers = f"{self.a:.4g} -> {self.b:.4g}"
-        return f"{kind:<12}  {self.name:<24}  {numbers:<20}  {self.verdict:<6}  noise {self.noise:.2g}"
-
 
 def numbers_of(
     values: Mapping[str, object], intervals: Mapping[str, tuple[float, float]]
