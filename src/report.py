@@ -3,11 +3,14 @@
 from stylebot.cli import Dep, Out, run
 from stylebot.params import load_params
 from stylebot.report import Inputs, ReportParams, report
+from stylebot.runs import last_commit
 
 
 def main(align: Dep, filter: Dep, pack: Dep, generator: Dep, progress: Dep, live: Dep, superres: Dep,
          fid: Dep, audit: Dep, fetch: Dep, metrics: Dep, out: Out) -> None:
     """Write one self-contained HTML page from what the other stages found.
+
+    Numbers are compared with those of the last commit, if it has any.
 
     align: folder with photos.parquet
     filter: folder with faces.parquet and both sheets
@@ -15,15 +18,15 @@ def main(align: Dep, filter: Dep, pack: Dep, generator: Dep, progress: Dep, live
     generator: the fine-tuned networks
     progress: folder of pictures drawn while training
     live: folder of dvclive's curves
-    superres: folder with rows_x*.png
-    fid: folder with sheet.png
-    audit: folder with pairs.png
+    superres: folder with rows_x*.png and drift.csv
+    fid: folder with sheet.png and table.csv
+    audit: folder with pairs.png and table.csv
     fetch: folder with the record of each weight file
     metrics: folder of the stages' numbers
     out: the page
     """
     inputs = Inputs(align, filter, pack, generator, progress, live, superres, fid, audit, fetch, metrics)
-    report(inputs, out, load_params("report", ReportParams))
+    report(inputs, out, load_params("report", ReportParams), last_commit())
 
 
 if __name__ == "__main__":

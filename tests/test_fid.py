@@ -14,6 +14,7 @@ from stylebot import fid as stage
 from stylebot.checkpoints import save_networks
 from stylebot.dataset import Dataset, write_dataset
 from stylebot.errors import StylebotError
+from stylebot.features import features_of
 from stylebot.fid import FidParams, compare, measure
 from stylebot.generator import Generator
 from stylebot.inception import Inception
@@ -86,7 +87,7 @@ def test_the_same_features_as_of_the_written_files(inputs: tuple[Path, ...], tmp
 
     g = load_generator(inputs[0], torch.device("cpu"))
     params = PARAMS.model_copy(update={"noise_mode": "const"})
-    streamed = stage.features_of(Colours(), stage._fakes(g, params, 16, ""), ("clean",))["clean"]
+    streamed = features_of(Colours(), stage._fakes(g, params, 16, ""), ("clean",))["clean"]
     files = []
     for seed in range(params.images):
         buffer = io.BytesIO()

@@ -17,12 +17,14 @@ LIBRARY = ROOT / "src" / "stylebot"
 LAYERS = (
     "errors cli params files",
     "ops ema draws wavelets degrade geometry pose quality duplicates identities likeness frechet sheets "
-    "charts meanings scenes scenery staging",
+    "charts meanings differences tables jpeg probes embedded scenes scenery staging",
     "generator discriminator losses augment encoder psp",
-    "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles "
-    "torchfile official rosinality legacy checkpoints dist randomness trainer restarts inception perceptual "
-    "render download facemaker latents provenance films projection lookalikes portions plans watch",
-    " ".join(STAGES) + " base sample generate export forget verify doctor guard card recipe limits lineups calibrate",
+    "photos sources consent entries faces crops limits lineups inspection workers machines dataset weights "
+    "arrays pickles torchfile official rosinality legacy checkpoints dist randomness trainer restarts "
+    "inception perceptual render download facemaker latents provenance films projection lookalikes portions "
+    "plans watch features domains enlarging runs",
+    " ".join(STAGES) + " base sample generate export forget verify doctor guard card recipe calibrate compare "
+    "drift",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",

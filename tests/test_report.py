@@ -18,7 +18,18 @@ from stylebot.errors import StylebotError
 from stylebot.files import read_json, write_json
 from stylebot.generator import Generator
 from stylebot.meanings import meaning
-from stylebot.report import Inputs, ReportParams, curves, funnel, headlines, numbers, progress, report
+from stylebot.report import (
+    Inputs,
+    ReportParams,
+    comparisons,
+    curves,
+    funnel,
+    headlines,
+    numbers,
+    progress,
+    report,
+)
+from stylebot.runs import Run
 from stylebot.weights import Networks
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +65,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
         write_picture(root / f"progress/{kimg * 1000:09d}.png", 256, 128, kimg)
     for factor in (8, 4):
         write_picture(root / f"superres/rows_x{factor}.png", 4 * 64, 2 * 64, factor)
+    (root / "superres" / "drift.csv").write_text(
+        "name,value,low,high,faces\nsuperres_drift_x8,0.31,0.2,0.42,63\nsuperres_domains_clear,0.98,,,63\n")
     (root / "live" / "plots" / "metrics").mkdir(parents=True)
     for name in ("loss_g", "loss_d", "p", "new_number"):
         curve = pd.DataFrame({"step": range(0, 10_001, 2500), name: [1.0, 2.0, np.nan, 3.0, 4.0]})
@@ -74,10 +87,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
         "align", "filter", "pack", "progress", "live", "superres", "fid", "audit", "fetch", "metrics")})
 
 
+BEFORE = Run({"kid_ratio": 0.8, "kid_ratio_low": 0.7, "kid_ratio_high": 0.9, "audit_copies": 0.01,
+              "audit_copies_high": 0.05, "filter_faces": 5}, {})  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def page(made: Inputs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report") / "report.html"
-    report(made, out, PARAMS)
+    report(made, out, PARAMS, BEFORE)
     return out
 
 
@@ -129,7 +146,9 @@ def test_it_shows_what_was_found(tags: Tags) -> None:
     text = " ".join(tags.text.split())
     for part in ("Faces <of> here", "4 of 6", "3 people; 1 faces held out", "0.41 ×", "2.0%",
                  "at most 5.3%", "more than audit.max_copies", "nearer to real faces",
-                 "blurred 1 0", "no face 2 0", "10 kimg", "ψ = 0.5", "×4", "not for commercial use"):
+                 "blurred 1 0", "no face 2 0", "10 kimg", "ψ = 0.5", "×4", "not for commercial use",
+                 "drift at ×8 0.31 (0.2 to 0.42) lower", "kid_ratio 0.8 0.41 better , real",
+                 "audit_copies 0.01 0.02 within noise"):
         assert part in text, part
     assert text.index("×4") < text.index("×8")
     assert len(tags.of("img")) == 3 * 2 * 2 + 4 + 2 * 3 + 3  # superres, sheets, psi, progress
@@ -138,8 +157,23 @@ def test_it_shows_what_was_found(tags: Tags) -> None:
 
 
 def test_same_inputs_give_the_same_bytes(made: Inputs, page: Path, tmp_path: Path) -> None:
-    report(made, tmp_path / "again.html", PARAMS)
+    report(made, tmp_path / "again.html", PARAMS, BEFORE)
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_without_another_run_nothing_is_compared(made: Inputs, tmp_path: Path) -> None:
+    report(made, tmp_path / "alone.html", PARAMS)
+    assert "What changed" not in (tmp_path / "alone.html").read_text(encoding="utf-8")
+    same = Run({"kid_ratio": 0.41, "kid_ratio_low": 0.3, "kid_ratio_high": 0.5}, {})
+    report(made, tmp_path / "same.html", PARAMS, same)
+    assert (tmp_path / "same.html").read_bytes() == (tmp_path / "alone.html").read_bytes()
+
+
+def test_own_pictures_have_no_original(tmp_path: Path) -> None:
+    write_picture(tmp_path / "rows_own.png", 3 * 64, 2 * 64)
+    ((name, faces),) = comparisons(tmp_path)
+    assert name == "own pictures" and [original for _, _, original in faces] == [None, None]
+    assert {picture.width for face in faces for picture in face[:2]} == {64}
 
 
 def test_the_funnel_adds_up(made: Inputs) -> None:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stylebot.checkpoints import load_networks
 from stylebot.dataset import Dataset
-from stylebot.degrade import degrade, to_img, to_rgb
+from stylebot.degrade import Degradation, degrade, to_img, to_rgb
 from stylebot.dist import device
 from stylebot.encoder import Encoder, save_encoder
 from stylebot.errors import StylebotError, TrainingDiverged
@@ -24,6 +24,7 @@ from stylebot.files import atomic, scratch, sha256_file
 from stylebot.generator import Generator
 from stylebot.params import Section
 from stylebot.perceptual import Perceptual
+from stylebot.randomness import drawer
 
 _VERSION = 1  # of the training below: another number starts anew
 _LOSS_PX = 256  # pSp pools larger pictures to this before every loss
@@ -46,6 +47,7 @@ class EncodeParams(Section):
     w_norm_weight: float = Field(ge=0)
     w_weight: float = Field(ge=0)
     factors: list[int] = Field(min_length=1)
+    degradation: Degradation
     mirror: bool
     synthetic_share: float = Field(ge=0, le=1)
     synthetic_faces: int = Field(ge=1)
@@ -119,8 +121,9 @@ def batch_at(faces: Faces, params: EncodeParams, cur_nimg: int) -> Batch:
     target = to_img(torch.cat([faces.real[real], faces.fake[fake]]).to(device()))
     flips = torch.from_numpy(np.flatnonzero(mirrored)).to(device())
     target[flips] = target[flips].flip(3)
-    return Batch(target, degrade(target, factors.tolist()), faces.fake_w[fake].to(device()), n_real,
-                 faces.w_variance)
+    random = drawer(params.seed, cur_nimg, "photo") if params.degradation == "photo" else None
+    small = degrade(target, factors.tolist(), random)
+    return Batch(target, small, faces.fake_w[fake].to(device()), n_real, faces.w_variance)
 
 
 def _pooled(img: torch.Tensor) -> torch.Tensor:

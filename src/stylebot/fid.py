@@ -1,6 +1,5 @@
 """Stage `fid`: how far generated faces are from held-out real ones, before and after fine-tuning."""
 
-import io
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,8 @@ from stylebot import frechet
 from stylebot.dataset import Dataset
 from stylebot.dist import device
 from stylebot.errors import StylebotError
-from stylebot.files import Memo, atomic, write_bytes
+from stylebot.features import Features, read_batches, remembered, shrunk
+from stylebot.files import atomic, write_bytes
 from stylebot.frechet import Estimate, around, between
 from stylebot.generator import Generator
 from stylebot.inception import Inception
@@ -23,7 +23,6 @@ from stylebot.params import Section
 from stylebot.render import load_generator, render, stream, weights_sha256
 from stylebot.sheets import contact_sheet
 
-_VERSION = 1  # of what is remembered; raise it when the same inputs give other features
 _BATCH = 32
 _FEWEST = 10  # pictures of either kind: the neighbourhood scores look at five neighbours
 _COLUMNS = 12
@@ -43,59 +42,12 @@ class FidParams(Section):
     confidence: float = Field(ge=0.5, le=0.999)
 
 
-Features = dict[str, np.ndarray]  # by resize: [N, 2048] float32
-
-
-def features_of(inception: Inception, pictures: Iterable[torch.Tensor], resizes: tuple[str, ...]) -> Features:
-    """Features of batches [n, C, H, W] uint8, each batch looked at once per resize."""
-    parts: dict[str, list[np.ndarray]] = {resize: [] for resize in resizes}
-    for rgb in pictures:
-        for resize, collected in parts.items():
-            collected.append(inception.features(rgb, resize))
-    return {resize: np.concatenate(collected) for resize, collected in parts.items()}
-
-
-def remembered(
-    inception: Inception,
-    pictures: Iterable[torch.Tensor],
-    resizes: tuple[str, ...],
-    key: str,
-    **identity: object,
-) -> Features:
-    """`features_of`, unless they are remembered under `key` for this network and `identity`."""
-    who = {"inception": inception.sha256, "version": _VERSION, **identity}
-    memos = {resize: Memo("features", who | {"resize": resize}) for resize in resizes}
-    known = {resize: memo.get(key) for resize, memo in memos.items()}
-    if None not in known.values():
-        return {resize: np.load(io.BytesIO(content)) for resize, content in known.items()}
-    found = features_of(inception, pictures, resizes)
-    for resize, values in found.items():
-        buffer = io.BytesIO()
-        np.save(buffer, values)
-        memos[resize].put(key, buffer.getvalue())
-    return found
-
-
-def _shrunk(rgb: torch.Tensor, side_px: int) -> torch.Tensor:
-    """Pictures of a larger generator at the data's side, by averaging squares of pixels."""
-    if rgb.shape[-1] == side_px:
-        return rgb
-    return torch.nn.functional.adaptive_avg_pool2d(rgb.float(), side_px).round().to(torch.uint8)
-
-
 def _fakes(g: Generator, params: FidParams, side_px: int, title: str) -> Iterable[torch.Tensor]:
     """Batches of fakes [n, 3, side, side] uint8 of the stage's seeds."""
     seeds = range(params.seed, params.seed + params.images)
     batches = stream(g, seeds, _BATCH, psi=params.psi, noise_mode=params.noise_mode)
     total = -(-params.images // _BATCH)
-    return (_shrunk(rgb, side_px) for rgb in track(batches, title, total))
-
-
-def _real(heldout: Dataset) -> Iterable[torch.Tensor]:
-    """Batches of held-out faces [n, C, side, side] uint8, read when they are asked for."""
-    for start in track(range(0, len(heldout), _BATCH), "real faces"):
-        rows = range(start, min(start + _BATCH, len(heldout)))
-        yield torch.from_numpy(np.stack([heldout.read(i) for i in rows]))
+    return (shrunk(rgb, side_px) for rgb in track(batches, title, total))
 
 
 def _check(generators: dict[str, Generator], heldout: Dataset) -> None:
@@ -172,7 +124,7 @@ def measure(
     _check(generators, data)
     network = Inception(inception, where)
     resizes = ("clean", "legacy") if params.legacy else ("clean",)
-    real = remembered(network, _real(data), resizes, data.fingerprint)
+    real = remembered(network, read_batches(data), resizes, data.fingerprint)
     same = params.model_dump(include={"images", "psi", "noise_mode", "seed"}) | {"side": data.resolution}
     fakes = {}
     for name, g in generators.items():

@@ -149,15 +149,22 @@ def kid_subsets(x: np.ndarray, y: np.ndarray, seed: int, subsets: int = 100, mos
 
 
 def kid_draws(
-    x: np.ndarray, y: np.ndarray, weights_x: np.ndarray, weights_y: np.ndarray, width: int
+    x: np.ndarray,
+    y: np.ndarray,
+    weights_x: np.ndarray,
+    weights_y: np.ndarray,
+    width: int,
+    twins: bool = False,
 ) -> np.ndarray:
     """Unbiased KID (over all pairs) under weights: [B] for weights_x [B, N] and weights_y [B, M].
 
     A row of ones gives the estimate itself, counts of a resample a bootstrap draw. A row is never paired with
     itself, so that draws are centred on the estimate. `width` is the features' width before `compact`.
+    `twins`: row i of x was made from row i of y (N = M), and the two are not compared with one another, which
+    would make x look nearer than new pictures are.
     """
     within = _within(x, weights_x, width) + _within(y, weights_y, width)
-    return within - 2 * _across(x, y, weights_x, weights_y, width)
+    return within - 2 * _across(x, y, weights_x, weights_y, width, twins)
 
 
 def _within(x: np.ndarray, weights: np.ndarray, width: int) -> np.ndarray:
@@ -171,12 +178,18 @@ def _within(x: np.ndarray, weights: np.ndarray, width: int) -> np.ndarray:
     return total / (weights.sum(1) ** 2 - (weights**2).sum(1))
 
 
-def _across(x: np.ndarray, y: np.ndarray, wx: np.ndarray, wy: np.ndarray, width: int) -> np.ndarray:
+def _across(
+    x: np.ndarray, y: np.ndarray, wx: np.ndarray, wy: np.ndarray, width: int, twins: bool
+) -> np.ndarray:
     total = np.zeros(len(wx))
     for start in range(0, len(x), _BLOCK):
         part = slice(start, start + _BLOCK)
-        total += np.sum(wx[:, part] * (wy @ _kernel(x[part], y, width).T), axis=1)
-    return total / (wx.sum(1) * wy.sum(1))
+        kernel = _kernel(x[part], y, width)
+        if twins:
+            rows = np.arange(len(kernel))
+            kernel[rows, start + rows] = 0
+        total += np.sum(wx[:, part] * (wy @ kernel.T), axis=1)
+    return total / (wx.sum(1) * wy.sum(1) - (np.sum(wx * wy, axis=1) if twins else 0))
 
 
 def kid(x: np.ndarray, y: np.ndarray) -> float:

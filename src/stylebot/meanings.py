@@ -26,6 +26,11 @@ _COPIES = """Share of generated faces that are nearer to a training face, by per
 _PSNR = """How near the pixels are to the original. Blur scores well here, so this favours bicubic; it guards
     against invention."""
 _LPIPS = "How different result and original look to a network trained on human eyes. Blur scores badly."
+_DRIFT = """How far enlarged faces moved from their originals towards the faces of the base generator's
+    training: 0 not at all, 1 the whole way. Compare with bicubic's, as blur alone moves faces a little."""
+_NEAR = "KID of enlarged faces to held-out faces of the region: how unlike them they look as a group."
+_AWAY = """KID of enlarged faces to faces of the base generator. When it falls while the KID to the region
+    rises, results drift to the base generator's domain."""
 _IDENTITY = """dlib's distance between the person in the result and the person in the original. Pairs below
     superres.same_person_distance pass for one person."""
 
@@ -64,6 +69,13 @@ _SAYS = {
     "superres_psnr(_bicubic)?_x(.+)": ("PSNR at ×{1}, dB{0}", "higher", _PSNR),
     "superres_lpips(_bicubic)?_x(.+)": ("perceptual distance at ×{1}{0}", "lower", _LPIPS),
     "superres_id(_bicubic)?_x(.+)": ("identity distance at ×{1}{0}", "lower", _IDENTITY),
+    "superres_drift(_bicubic)?_x(.+)": ("drift at ×{1}{0}", "lower", _DRIFT),
+    "superres_kid_x(.+)": ("KID to the region at ×{0}", "lower", _NEAR),
+    "superres_kid_base_x(.+)": ("KID to the base domain at ×{0}", "", _AWAY),
+    "superres_kid_given": ("KID of the given faces", "", "The same before they were made small and rebuilt."),
+    "superres_domains_clear": ("domains told apart", "", """Share of pairs of a region's face and a base face
+        that the ruler of drift puts in the right order; 0.5 is chance, and below 0.75 there is no drift."""),
+    "superres_pictures": ("pictures rebuilt", "", "Pictures of a folder of your own; nothing is measured."),
     "audit_ok": ("verdict", "higher", "1 when the share of copies stays within audit.max_copies."),
     "audit_copies": ("copies", "lower", _COPIES),
     "audit_copies_high": ("copies, upper end", "lower", "Upper end of the interval of that share."),

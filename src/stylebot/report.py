@@ -1,7 +1,5 @@
 """Stage `report`: everything that a run found, on one page that needs no network."""
 
-import base64
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,12 +14,16 @@ from PIL import Image
 from pydantic import Field, field_validator
 
 from stylebot.charts import line_chart
+from stylebot.differences import Difference, differences
 from stylebot.dist import device
+from stylebot.embedded import Picture, picture, read_picture
 from stylebot.errors import StylebotError
 from stylebot.files import read_json, write_bytes
 from stylebot.meanings import Meaning, meaning
 from stylebot.params import STAGES, Section
 from stylebot.render import load_generator, render
+from stylebot.runs import Run
+from stylebot.tables import TABLES, rows_of
 
 _TEMPLATE = Path(__file__).with_suffix(".html.j2")
 
@@ -57,33 +59,6 @@ class Inputs:
     audit: Path
     fetch: Path
     metrics: Path
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture inside the page: data URI, px, and what it shows for those who do not see it."""
-
-    uri: str
-    width: int
-    height: int
-    alt: str
-
-
-def picture(image: Image.Image, alt: str, lossless: bool = False) -> Picture:
-    """`image` as WebP inside a data URI."""
-    buffer = io.BytesIO()
-    image.convert("RGB").save(buffer, "WEBP", quality=88, method=4, lossless=lossless)
-    text = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(f"data:image/webp;base64,{text}", image.width, image.height, alt)
-
-
-def read_picture(path: Path, alt: str) -> Picture:
-    """A picture file for the page. Raises StylebotError when it is none."""
-    try:
-        with Image.open(path) as image:
-            return picture(image, alt)
-    except OSError as error:
-        raise StylebotError(f"{path} is not a readable picture: {error}") from None
 
 
 def words(reason: str) -> str:
@@ -177,26 +152,48 @@ def generated(generator: Path, params: ReportParams) -> list[tuple[str, list[Pic
     return out
 
 
-def comparisons(folder: Path) -> list[tuple[str, list[tuple[Picture, Picture, Picture]]]]:
+def comparisons(folder: Path) -> list[tuple[str, list[tuple[Picture, Picture, Picture | None]]]]:
     """Super-resolution by factor: (bicubic, result, original) of each face.
 
     Reads rows_x{factor}.png: one face a row, four squares side by side without gaps: given, bicubic,
-    result, original.
+    result, original; and rows_own.png, whose pictures have no original.
     """
     files = sorted(folder.glob("rows_x*.png"), key=lambda path: int(path.stem[6:]))
-    if not files:
+    own = sorted(folder.glob("rows_own.png"))
+    if not files + own:
         raise StylebotError(f"{folder} holds no rows_x*.png")
+    what = ("enlarged by bicubic", "our result", "original")
     out = []
-    for path in files:
+    for path in files + own:
+        columns, name = (3, "own pictures") if path in own else (4, f"×{path.stem[6:]}")
         with Image.open(path) as image:
-            side = image.width // 4
-            cells = [[image.crop((c * side, y, (c + 1) * side, y + side)) for c in (1, 2, 3)]
+            side = image.width // columns
+            cells = [[image.crop((c * side, y, (c + 1) * side, y + side)) for c in range(1, columns)]
                      for y in range(0, image.height, side)]
-        name = f"×{path.stem[6:]}"
-        out.append((name, [tuple(picture(cell, f"Face {n}, {name}: {what}", lossless=True) for cell, what in
-                                 zip(row, ("enlarged by bicubic", "our result", "original"), strict=True))
-                           for n, row in enumerate(cells, 1)]))
+        rows = [[picture(cell, f"Face {n}, {name}: {text}", lossless=True)
+                 for cell, text in zip(row, what, strict=False)] for n, row in enumerate(cells, 1)]
+        out.append((name, [(*row, None)[:3] for row in rows]))
     return out
+
+
+def drift(folder: Path) -> list[tuple[str, str, str, str]]:
+    """Rows of drift.csv, without those that lack an interval: label, value with interval, better, text."""
+    path = folder / "drift.csv"
+    if not path.exists():
+        return []
+    said = [(meaning(name) or Meaning(words(name), "", ""), *ends)
+            for name, *ends in rows_of(path.as_posix(), path.read_bytes())]
+    return [(m.label, f"{value:.3g} ({low:.3g} to {high:.3g})", m.better, m.text)
+            for m, value, low, high in said]
+
+
+def changes(inputs: Inputs, found: dict[str, object], before: Run | None) -> list[Difference]:
+    """What differs from the run before, numbers with intervals only, the most important first."""
+    if before is None:
+        return []
+    tables = {path: getattr(inputs, path.split("/")[1]) / Path(path).name for path in TABLES}
+    now = Run(found, {path: file.read_bytes() for path, file in tables.items() if file.exists()})
+    return [d for d in differences(before.numbers(), now.numbers())[0] if d.a != d.b]
 
 
 def numbers(folder: Path) -> list[tuple[str, list[tuple[str, str, str, str, str]]]]:
@@ -243,7 +240,7 @@ def headlines(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
         raise StylebotError(f"the metrics lack {error}: `dvc repro` brings them up to date") from None
 
 
-def render_page(inputs: Inputs, params: ReportParams) -> str:
+def render_page(inputs: Inputs, params: ReportParams, before: Run | None) -> str:
     """The whole page."""
     steps, bad_photos, bad_faces = funnel(inputs)
     found = {name: value for path in sorted(inputs.metrics.glob("*.json"))
@@ -257,18 +254,19 @@ def render_page(inputs: Inputs, params: ReportParams) -> str:
         refused=read_picture(inputs.filter / "refused.png", "Refused faces with the reasons below each"),
         progress=progress(inputs.progress, params.progress_pictures), curves=curves(inputs.live),
         generated=generated(inputs.generator, params), comparisons=comparisons(inputs.superres),
+        drift=drift(inputs.superres), changes=changes(inputs, found, before),
         fid=read_picture(inputs.fid / "sheet.png", "Rows of real, fine-tuned and base faces"),
         audit=read_picture(inputs.audit / "pairs.png", "Generated faces beside their nearest training faces"),
         numbers=numbers(inputs.metrics), licences=licences(inputs.fetch))
 
 
-def report(inputs: Inputs, out: Path, params: ReportParams) -> None:
-    """Write the page: one HTML file that needs nothing else.
+def report(inputs: Inputs, out: Path, params: ReportParams, before: Run | None = None) -> None:
+    """Write the page: one HTML file that needs nothing else; `before` is a run to compare the numbers with.
 
     Raises StylebotError when an input lacks what the page shows.
     """
     try:
-        page = render_page(inputs, params)
+        page = render_page(inputs, params, before)
     except FileNotFoundError as error:
         raise StylebotError(f"{error}; `dvc repro` brings it") from None
     write_bytes(out, page.encode())

@@ -8,34 +8,47 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from pydantic import Field, field_validator
 from rich.progress import track
 
-from stylebot.checkpoints import load_networks
+from stylebot import provenance
 from stylebot.dataset import Dataset
-from stylebot.degrade import degrade, resize, shrink, to_img, to_rgb
+from stylebot.degrade import Degradation, to_img
 from stylebot.dist import device
-from stylebot.encoder import Encoder, load_encoder
+from stylebot.domains import FEWEST, Domains, People, study
+from stylebot.enlarging import (
+    BATCH,
+    Enlarged,
+    Enlarger,
+    enlarge,
+    load_enlarger,
+    psnr_db,
+    read_faces,
+    rebuild,
+    ssim,
+)
 from stylebot.errors import StylebotError
-from stylebot.faces import Identity
 from stylebot.files import atomic, sha256_file, write_bytes
-from stylebot.generator import Generator
+from stylebot.frechet import Estimate
 from stylebot.params import Section
 from stylebot.perceptual import Perceptual
+from stylebot.render import stream
 from stylebot.sheets import contact_sheet
 
 METHODS = ("bicubic", "result")
 MEASURES = ("psnr_db", "ssim", "lpips", "id_distance", "same_person")
-_BATCH, _DRAWS = 16, 1000
+_DRAWS = 1000
 
 
 class SuperresParams(Section):
     """What `superres` reads from params.yaml; explained there."""
 
+    inputs: str = Field(min_length=1)
+    degradation: Degradation
     factors: list[int] = Field(min_length=1)
     same_person_distance: float = Field(gt=0, lt=2)
+    base_faces: int = Field(ge=FEWEST, le=100_000)
     sheet_faces: int = Field(ge=1)
     seed: int = Field(ge=0)
 
@@ -48,48 +61,17 @@ class SuperresParams(Section):
 
 
 @dataclass(frozen=True)
-class Enlarged:
-    """One factor's pictures, uint8 [N,3,·,·]: what was given, what bicubic and the networks make of it."""
+class Inputs:
+    """Files of the other stages that super-resolution needs; explained in src/superres.py."""
 
-    factor: int
-    small: torch.Tensor
-    bicubic: torch.Tensor
-    result: torch.Tensor
-
-
-def psnr_db(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Peak signal-to-noise ratio [N] in dB of `a` and `b` [N,C,H,W] float, [-1,1]; inf for equal ones."""
-    return 10 * torch.log10(4 / (a - b).square().mean((1, 2, 3)))
-
-
-def ssim(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Structural similarity [N], at most 1, of `a` and `b` [N,C,H,W] float, [-1,1], mean over channels.
-
-    Gaussian window of 11 px and sigma 1.5, K = 0.01 and 0.03, no padding. Source: Wang et al. 2004, eq. 13.
-    """
-    x = torch.arange(11, dtype=a.dtype, device=a.device) - 5
-    row = torch.exp(-x.square() / (2 * 1.5**2))
-    window = torch.outer(row, row) / row.sum() ** 2
-    n, c = a.shape[:2]
-    stack = torch.cat([a, b, a * a, b * b, a * b]).reshape(5 * n * c, 1, *a.shape[2:])
-    mu_a, mu_b, aa, bb, ab = F.conv2d(stack, window[None, None]).reshape(5, n, c, -1)
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # the range of values is 2
-    covariance, variances = ab - mu_a * mu_b, aa - mu_a**2 + bb - mu_b**2
-    index = (2 * mu_a * mu_b + c1) * (2 * covariance + c2) / ((mu_a**2 + mu_b**2 + c1) * (variances + c2))
-    return index.mean((1, 2))
-
-
-@torch.no_grad()
-def enlarge(rgbs: torch.Tensor, factor: int, encoder: Encoder, generator: Generator) -> Enlarged:
-    """`rgbs` [N,3,R,R] uint8 shrunk by `factor` and brought back to R px by bicubic and by the networks."""
-    parts: list[tuple[torch.Tensor, ...]] = []
-    for batch in rgbs.split(_BATCH):
-        img = to_img(batch.to(device()))
-        small = shrink(img, factor)
-        codes = encoder(degrade(img, [factor] * len(img)))
-        pictures = small, resize(small, img.shape[2]), generator.synthesis(codes, noise_mode="const")
-        parts.append(tuple(to_rgb(picture).cpu() for picture in pictures))
-    return Enlarged(factor, *(torch.cat(part) for part in zip(*parts, strict=True)))
+    encoder: Path
+    generator: Path
+    heldout: Path
+    dataset: Path
+    base: Path
+    perceptual: Path
+    identity: Path
+    inception: Path
 
 
 def _hwc(rgbs: torch.Tensor) -> list[np.ndarray]:
@@ -97,15 +79,17 @@ def _hwc(rgbs: torch.Tensor) -> list[np.ndarray]:
 
 
 @torch.no_grad()
-def compare(rgbs: torch.Tensor, wanted: torch.Tensor, perceptual: Perceptual, identity: Identity,
-            same_person_distance: float) -> dict[str, np.ndarray]:
-    """Each of MEASURES [N] between `rgbs` and the originals `wanted` [N,3,R,R] uint8."""
+def compare(rgbs: torch.Tensor, wanted: torch.Tensor, who: np.ndarray, wanted_who: np.ndarray,
+            perceptual: Perceptual, same_person_distance: float) -> dict[str, np.ndarray]:  # fmt: skip
+    """Each of MEASURES [N] between `rgbs` and the originals `wanted` [N,3,R,R] uint8.
+
+    who, wanted_who [N,128]: embeddings of the two.
+    """
     pairs = [(to_img(a.to(device())), to_img(b.to(device())))
-             for a, b in zip(rgbs.split(_BATCH), wanted.split(_BATCH), strict=True)]
+             for a, b in zip(rgbs.split(BATCH), wanted.split(BATCH), strict=True)]
     found = {name: torch.cat([measure(a, b) for a, b in pairs]).cpu().numpy().astype(np.float64)
              for name, measure in (("psnr_db", psnr_db), ("ssim", ssim), ("lpips", perceptual))}
-    gap = identity.embed(_hwc(rgbs)) - identity.embed(_hwc(wanted))
-    found["id_distance"] = np.linalg.norm(gap.astype(np.float64), axis=1)
+    found["id_distance"] = np.linalg.norm(who - wanted_who, axis=1)
     found["same_person"] = (found["id_distance"] < same_person_distance).astype(np.float64)
     return found
 
@@ -126,32 +110,37 @@ def table_of(found: Iterable[tuple[int, str, dict[str, np.ndarray]]], seed: int)
     return pd.DataFrame(rows)
 
 
+def _chosen(count: int, most: int) -> np.ndarray:
+    return np.linspace(0, count - 1, min(most, count)).round().astype(int)
+
+
 def _sheet_cells(enlarged: list[Enlarged], wanted: torch.Tensor,
                  count: int) -> Iterator[tuple[np.ndarray, str]]:
-    chosen = np.linspace(0, len(wanted) - 1, min(count, len(wanted))).round().astype(int)
     originals = _hwc(wanted)
     for e in enlarged:
         small, bicubic, result = _hwc(e.small), _hwc(e.bicubic), _hwc(e.result)
-        for i in chosen:
+        for i in _chosen(len(wanted), count):
             yield small[i].repeat(e.factor, 0).repeat(e.factor, 1), f"x{e.factor}: {len(small[i])} px given"
             yield bicubic[i], "bicubic"
             yield result[i], "result"
             yield originals[i], "original"
 
 
-def write_rows(path: Path, rgbs: Sequence[np.ndarray]) -> None:
-    """Pictures [R,R,3] uint8, four to a row, edge to edge: what the report cuts apart again."""
-    rows = [np.concatenate(rgbs[i : i + 4], axis=1) for i in range(0, len(rgbs), 4)]
+def write_rows(path: Path, rgbs: Sequence[np.ndarray], columns: int = 4) -> None:
+    """Pictures [R,R,3] uint8, so many to a row, edge to edge: what the report cuts apart again."""
+    rows = [np.concatenate(rgbs[i : i + columns], axis=1) for i in range(0, len(rgbs), columns)]
     with atomic(path) as part:
         Image.fromarray(np.concatenate(rows)).save(part, "PNG")
 
 
-def _check(encoder: Encoder, generator: Generator, data: Dataset, params: SuperresParams) -> None:
-    res, w_dim = generator.img_resolution, generator.w_dim
-    made_for = encoder.config["resolution"], encoder.config["w_dim"]
-    if made_for != (res, w_dim):
-        raise StylebotError(f"the encoder is for a generator of {made_for[0]} px and w_dim {made_for[1]}, "
-                            f"this one has {res} px and w_dim {w_dim}: run `encode` against it")
+def _write_sheet(path: Path, rgbs: Sequence[np.ndarray], captions: Sequence[str], columns: int,
+                 title: str) -> None:  # fmt: skip
+    picture = io.BytesIO()
+    contact_sheet(rgbs, columns, captions, cell_px=128, title=title).save(picture, "PNG")
+    write_bytes(path, picture.getvalue())
+
+
+def _check(res: int, data: Dataset, params: SuperresParams) -> None:
     if (data.resolution, data.channels) != (res, 3):
         raise StylebotError(f"{data.path} holds faces of {data.resolution} px and {data.channels} channels, "
                             f"the generator makes {res} px in colour")
@@ -171,34 +160,100 @@ def metrics_of(table: pd.DataFrame) -> dict[str, float]:
             for f in sorted(set(table["factor"])) for how in METHODS for m in short}
 
 
-def superres(encoder: Path, generator: Path, heldout: Path, perceptual: Path, identity: Path, out: Path,
-             params: SuperresParams) -> dict[str, float]:
-    """Write sheet.png, rows_x*.png and table.csv to the folder `out` and return the metrics.
+def drift_of(
+    domains: Domains,
+    who: dict[tuple[int, str], np.ndarray],
+    wanted_who: np.ndarray,
+    largest: Enlarged,
+    wanted: torch.Tensor,
+    params: SuperresParams,
+) -> dict[str, Estimate]:
+    """Drift towards the base domain by name, for each factor and method, and KID of the largest factor.
 
-    Raises: StylebotError for an encoder, a generator and faces that do not fit each other.
+    who [N,128]: embeddings by factor and method; wanted_who: of the originals. Without a ruler that tells the
+    domains apart there is no drift to speak of, and the run says so.
     """
-    net, meta = load_encoder(encoder)
-    decoder = load_networks(generator, need=("G_ema",)).G_ema.eval().requires_grad_(False)
-    data = Dataset(heldout)
-    _check(net, decoder, data, params)
-    if meta.get("generator_sha256") != sha256_file(generator):
-        print("superres: the encoder was trained against another generator than the one given")
-    net, decoder = net.to(device()), decoder.to(device())
-    distance, people = Perceptual(perceptual).to(device()), Identity(identity)
-    wanted = torch.from_numpy(data.read_all())
-    enlarged, found = [], []
+    found = {}
+    if domains.clear:
+        for (factor, how), faces in who.items():
+            name = f"superres_drift{'_bicubic' if how == 'bicubic' else ''}_x{factor}"
+            found[name] = domains.ruler.drift(wanted_who, faces, params.seed)
+    else:
+        print(f"superres: drift is left out: the region's faces and the base generator's are told apart in "
+              f"{domains.ruler.clear:.0%} of pairs only")  # fmt: skip
+    heldout = params.inputs == "heldout"
+    kids = domains.kids(domains.features(largest.result), params.seed, twins=heldout)
+    found[f"superres_kid_x{largest.factor}"] = kids["region"]
+    found[f"superres_kid_base_x{largest.factor}"] = kids["base"]
+    if not heldout:  # were the pictures nearer to the region before?
+        before = domains.kids(domains.features(wanted), params.seed, twins=False)
+        found["superres_kid_given"] = before["region"]
+    return found
+
+
+def _drift_csv(found: dict[str, Estimate], clear: float, faces: int) -> bytes:
+    """Name, value, low, high, faces; the last row has no interval."""
+    rows = [{"name": name, "value": e.value, "low": e.low, "high": e.high, "faces": faces}
+            for name, e in found.items()]
+    rows.append({"name": "superres_domains_clear", "value": clear, "low": None, "high": None, "faces": faces})
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.5g", lineterminator="\n").encode()
+
+
+def _own(networks: Enlarger, generator: Path, out: Path, params: SuperresParams) -> dict[str, float]:
+    """Rebuild the pictures of a folder as they are; there is no original to measure by."""
+    faces = read_faces(Path(params.inputs))
+    found, facts = rebuild(list(faces.values()), networks), {"Software": "Stylebot"}
+    facts["Model"] = sha256_file(generator)
+    cells, captions = [], []
+    for i, name in enumerate(faces):
+        row = [_hwc(picture[i : i + 1])[0] for picture in (found.small, found.bicubic, found.result)]
+        made = provenance.encode(Image.fromarray(row[2]), ".png", facts, provenance.IMITATION)
+        write_bytes(out / "results" / f"{name}.png", made)
+        cells += row
+        captions += [f"{name}: {len(faces[name])} px given", "bicubic", "result"]
+    shown = [c for i in _chosen(len(faces), params.sheet_faces) for c in range(3 * i, 3 * i + 3)]
+    cells, captions = [cells[c] for c in shown], [captions[c] for c in shown]
+    write_rows(out / "rows_own.png", cells, columns=3)
+    _write_sheet(out / "sheet.png", cells, captions, 3, "Faces of a folder, super-resolved")
+    return {"superres_pictures": len(faces)}
+
+
+def superres(inputs: Inputs, out: Path, params: SuperresParams) -> dict[str, float]:
+    """Write sheet.png, rows_x*.png, table.csv and drift.csv to the folder `out` and return the metrics.
+
+    With superres.inputs a folder: results/, sheet.png and rows_own.png.
+    Raises: StylebotError for an encoder, a generator and faces that do not fit each other, for too few faces
+    and for a picture of the folder that cannot be read.
+    """
+    networks = load_enlarger(inputs.encoder, inputs.generator, params.degradation, params.seed)
+    if params.inputs not in ("heldout", "generated"):
+        return _own(networks, inputs.generator, out, params)
+    data = Dataset(inputs.heldout)
+    _check(networks.decoder.img_resolution, data, params)
+    people = People(inputs.identity)
+    domains = study(Dataset(inputs.dataset), data, inputs.base, inputs.inception, people, params.base_faces)
+    distance, wanted = Perceptual(inputs.perceptual).to(device()), torch.from_numpy(data.read_all())
+    if params.inputs == "generated":
+        seeds = range(params.seed, params.seed + len(data))
+        wanted = torch.cat([rgb.cpu() for rgb in stream(networks.decoder, seeds, BATCH, noise_mode="random")])
+    wanted_who = people.embed(_hwc(wanted), "originals", keep=params.inputs == "heldout")
+    enlarged, found, who = [], [], {}
     for factor in track(params.factors, description="superres"):
-        enlarged.append(enlarge(wanted, factor, net, decoder))
-        found += [(factor, method, compare(getattr(enlarged[-1], method), wanted, distance, people,
-                                           params.same_person_distance)) for method in METHODS]
+        enlarged.append(enlarge(wanted, factor, networks))
+        for method in METHODS:
+            rgbs = getattr(enlarged[-1], method)
+            who[factor, method] = people.embed(_hwc(rgbs), f"{method} x{factor}", keep=False)
+            found.append((factor, method, compare(rgbs, wanted, who[factor, method], wanted_who, distance,
+                                                  params.same_person_distance)))  # fmt: skip
     table = table_of(found, params.seed)
-    out.mkdir(parents=True, exist_ok=True)
+    drift = drift_of(domains, who, wanted_who, enlarged[-1], wanted, params)
     write_bytes(out / "table.csv", table.to_csv(index=False, float_format="%.5g").encode())
+    write_bytes(out / "drift.csv", _drift_csv(drift, domains.ruler.clear, len(wanted)))
     rgbs, captions = zip(*_sheet_cells(enlarged, wanted, params.sheet_faces), strict=True)
     each = len(rgbs) // len(enlarged)
     for i, e in enumerate(enlarged):
         write_rows(out / f"rows_x{e.factor}.png", rgbs[i * each : (i + 1) * each])
-    picture = io.BytesIO()
-    contact_sheet(rgbs, 4, captions, cell_px=128, title="Held-out faces, super-resolved").save(picture, "PNG")
-    write_bytes(out / "sheet.png", picture.getvalue())
-    return metrics_of(table)
+    kind = "Held-out" if params.inputs == "heldout" else "Generated"
+    _write_sheet(out / "sheet.png", rgbs, captions, 4, f"{kind} faces, super-resolved")
+    own = {name: e.value for name, e in drift.items() if "bicubic" not in name}
+    return metrics_of(table) | own
