@@ -21,8 +21,8 @@ LAYERS = (
     "generator discriminator losses augment encoder",
     "photos sources consent entries faces crops inspection workers machines dataset weights arrays pickles "
     "torchfile official rosinality legacy checkpoints dist randomness trainer restarts inception perceptual "
-    "render download facemaker latents provenance films projection lookalikes portions plans",
-    " ".join(STAGES) + " base sample generate export forget verify doctor guard card",
+    "render download facemaker latents provenance films projection lookalikes portions plans costs recipes",
+    " ".join(STAGES) + " base sample generate export forget verify doctor guard card plan",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",
