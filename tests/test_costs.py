@@ -46,7 +46,8 @@ def allocated(name: str) -> int:
 
 @pytest.mark.parametrize("name", [name for name, _ in PHASES])
 def test_memory_is_what_the_allocator_hands_out(name: str, counted: StepCost) -> None:
-    assert counted.phases[name].peak_bytes == pytest.approx(allocated(name), rel=0.15)
+    """Within the fifth that plan.py adds: convolutions have workspaces that no tensor shows."""
+    assert counted.phases[name].peak_bytes == pytest.approx(allocated(name), rel=0.2)
 
 
 def test_saved_activations_are_counted_at_the_end_of_the_forward_pass() -> None:
@@ -88,7 +89,7 @@ def test_half_precision_halves_the_largest_maps(counted: StepCost) -> None:
 
 
 def test_operations_of_one_layer_are_right() -> None:
-    """A convolution of 8 to 16 channels, 3x3, 10 px: 2 · 16 · 8 · 9 · 100 operations, thrice with gradients."""
+    """A convolution of 8 to 16 channels, 3x3, on 10 x 10 px, and as much again for each gradient."""
     x = torch.empty(1, 8, 10, 10, device="meta", requires_grad=True)
     w = torch.empty(16, 8, 3, 3, device="meta", requires_grad=True)
     with Meter(lambda t: 0) as meter:
