@@ -20,6 +20,7 @@ from stylebot.doctor import (
     within,
 )
 from stylebot.files import sha256_file
+from stylebot.recipes import named_recipes
 
 LAPTOP = Machine((), 16, 100)
 BIG = Machine((("H100", 80.0),) * 8, 1000, 4000)
@@ -41,9 +42,9 @@ def test_what_is_missing_is_named() -> None:
 
 
 def test_recipes_of_the_doctor_are_those_of_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    named = [recipe.name.split(",")[0] for recipe in RECIPES[1:]]
-    assert all(f"dvc exp run -n {name} " in readme for name in named)
+    named = named_recipes(ROOT / "README.md")
+    assert {recipe.name.split(",")[0] for recipe in RECIPES} == named.keys()
+    assert all((named[r.name.split(",")[0]].gpus or 1) == max(r.gpus, 1) for r in RECIPES)
 
 
 def test_packages_as_pinned(tmp_path: Path) -> None:

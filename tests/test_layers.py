@@ -22,9 +22,9 @@ LAYERS = (
     "photos sources consent entries faces crops limits lineups inspection workers machines dataset weights "
     "arrays pickles torchfile official rosinality legacy checkpoints dist randomness trainer restarts "
     "inception perceptual render download facemaker latents provenance films projection lookalikes portions "
-    "plans watch features domains enlarging runs",
+    "plans watch features domains enlarging runs costs recipes",
     " ".join(STAGES) + " base sample generate export forget verify doctor guard card recipe calibrate compare "
-    "drift",
+    "drift plan",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",

@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What a recipe of the README wants. GiB are estimates with a margin, not measurements."""
+    """What a recipe of the README wants. GiB are estimates with a margin; `plan.py` says more."""
 
     name: str
     gpus: int
@@ -46,9 +46,10 @@ class Recipe(NamedTuple):
 
 
 RECIPES = (
-    Recipe("sample, 64 px", 0, 0, 4, 4),
-    Recipe("ffhq256, 256 px", 1, 12, 32, 60),
-    Recipe("ffhq1024, 1024 px", 8, 24, 64, 300),
+    Recipe("laptop, 64 px", 0, 0, 4, 4),
+    Recipe("seed-paper, 256 px", 1, 12, 32, 60),
+    Recipe("ffhq256-8gpu, 256 px", 8, 16, 32, 60),
+    Recipe("ffhq1024-8gpu, 1024 px", 8, 40, 64, 300),
 )
 
 
