@@ -23,8 +23,8 @@ LAYERS = (
     "arrays pickles torchfile official rosinality legacy checkpoints dist randomness trainer restarts "
     "inception perceptual render download facemaker latents provenance films projection lookalikes portions "
     "plans watch features domains enlarging runs costs recipes",
-    " ".join(STAGES) + " base sample generate export forget verify doctor guard card recipe calibrate compare "
-    "drift plan",
+    " ".join(STAGES) + " base sample generate export forget verify doctor guard card settings calibrate "
+    "compare drift plan",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",

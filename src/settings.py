@@ -1,11 +1,11 @@
-"""Published training settings: `python src/recipe.py paper256 --gpus 8` prints what to type."""
+"""Published training settings: `python src/settings.py paper256 --gpus 8` prints what to type."""
 
 from typing import Annotated
 
 from typer import Argument, Option
 
 from stylebot.cli import run
-from stylebot.recipe import NAMES, recipe
+from stylebot.settings import NAMES, recipe
 
 
 def main(

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from stylebot.discriminator import Discriminator, freeze_d
 from stylebot.errors import StylebotError
 from stylebot.params import read_params
-from stylebot.recipe import freeze_depth, published, recipe
+from stylebot.settings import freeze_depth, published, recipe
 from stylebot.train import TrainParams
 
 ROOT = Path(__file__).parents[1]

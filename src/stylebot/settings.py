@@ -1,4 +1,4 @@
-"""The tool `recipe.py`: the published training settings, as a `dvc exp run` of this workspace."""
+"""The tool `settings.py`: the published training settings, as a `dvc exp run` of this workspace."""
 
 from dataclasses import dataclass, replace
 from math import log2
@@ -45,7 +45,7 @@ def published(name: str, resolution: int, gpus: int, batch: int | None = None) -
     Source: Karras et al. 2020, arXiv 2006.06676, appendix C; values as its published code resolves them.
     """
     if name not in NAMES:
-        raise StylebotError(f"recipe {name!r} is none of {', '.join(NAMES)}")
+        raise StylebotError(f"configuration {name!r} is none of {', '.join(NAMES)}")
     if resolution < 4 or resolution & (resolution - 1):
         raise StylebotError(f"--resolution {resolution} is not a power of two from 4 up")
     if gpus < 1 or gpus & (gpus - 1):
@@ -85,7 +85,8 @@ def command(found: Published, resolution: int, freeze_d: int) -> str:
     settings: dict[str, object] = {
         "freeze_d": freeze_d, "pack.resolution": resolution, "train.batch": found.batch,
         "train.batch_gpu": found.batch_gpu, "train.lr_g": found.lr, "train.lr_d": found.lr,
-        "train.lr_schedule": "constant", "train.r1_gamma": found.r1_gamma,
+        "train.lr_mapping": 1, "train.lr_noise": 1, "train.lr_schedule": "constant",
+        "train.r1_gamma": found.r1_gamma,
         "train.pl_weight": found.pl_weight, "train.style_mixing_prob": found.style_mixing_prob,
         "train.ema_kimg": found.ema_kimg, "train.augment": found.augment,
         "train.ada_target": found.ada_target, "train.ada_kimg": found.ada_kimg,
