@@ -3,8 +3,9 @@
 The committed tests hold a small case of each group; this one compares the rest. Stated there for each array
 are [difference of the reference's own float32 and float64, largest number]. In float64 we may be off by 1e-9
 of the largest number; in float32 by four times the reference's own difference, which is what summing in
-another order costs, but never less than 2e-6 of the largest number (its tolerance for pictures): a single
-number's difference says nothing about the next machine's.
+another order costs, but never less than PICTURES of the largest number (its tolerance for pictures), or
+GRADIENTS where up to 32,768 pixels are summed (2^-24 times their root): one number's difference on one
+machine says nothing about the next one's.
 """
 
 import json
@@ -28,6 +29,7 @@ from stylebot.psp import LastLayerEncoder
 from stylebot.rosinality import to_official
 from stylebot.weights import ROLES, Weights, build
 
+PICTURES, GRADIENTS = 2e-6, 1e-5
 FOLDER = Path(os.environ.get("STYLEBOT_ORACLE", "/nowhere"))
 CASES = json.loads((FOLDER / "cases.json").read_text())["cases"] if FOLDER.is_dir() else []
 pytestmark = pytest.mark.skipif(not CASES, reason="STYLEBOT_ORACLE names no folder")
@@ -62,7 +64,8 @@ class Case:
             return
         own, scale = self.entry["tolerance"][name]
         error = float((found.detach().double() - wanted.double()).abs().max()) if wanted.numel() else 0.0
-        limit = max(4 * own, 2e-6 * scale) if single else max(1e-9 * scale, 1e-30)
+        floor = (GRADIENTS if "grad" in name else PICTURES) * scale
+        limit = max(4 * own, floor) if single else max(1e-9 * scale, 1e-30)
         assert found.shape == wanted.shape, (name, found.shape, wanted.shape)
         assert error <= limit, f"{name}: off by {error:.3g}, {limit:.3g} allowed"
         self.compared += 1
@@ -164,7 +167,7 @@ def test_augmentations(entry: dict, dtype: torch.dtype) -> None:
             (gradient,) = torch.autograd.grad((y * case.given("in/dy")).sum(), img)
             case.close(f"{name}/y", y)
             case.close(f"{name}/grad_images", gradient)
-    assert case.compared >= 6
+    assert case.compared >= 6 or not case.starting("out64/")
 
 
 def test_psp_state_keys() -> None:
@@ -186,9 +189,14 @@ def test_official_pickles(entry: dict) -> None:
     networks = load_networks(FOLDER / entry["file"], need=ROLES)
     with np.load(FOLDER / entry["expected"]) as stored:
         wanted = {name: torch.from_numpy(stored[name]) for name in stored.files}
+    sums = json.loads((FOLDER / entry["file"].replace(".pkl", "_checksums.json")).read_text())
     for role in ROLES:
         for name, tensor in getattr(networks, role).state_dict().items():
-            assert torch.equal(tensor, wanted[f"{role}/{name}"]), f"{role}/{name}"
+            flat, key = tensor.double().flatten(), f"{role}/{name}"
+            assert [*flat[:3]] == sums[key]["first"] and list(tensor.shape) == sums[key]["shape"]
+            for found, stated in ((flat.sum(), "sum"), (flat.abs().sum(), "abssum")):
+                assert float(found) == pytest.approx(sums[key][stated], rel=1e-12, abs=1e-10), key
+            assert key not in wanted or torch.equal(tensor, wanted[key]), key
     pictures = {}
     with torch.no_grad():
         for role in ("G", "G_ema"):
