@@ -49,7 +49,7 @@ def recipes() -> list[list[tuple[str, str]]]:
     text = (ROOT / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
     runs = [line for line in text.splitlines() if line.startswith(("dvc exp run", "PET_NPROC_PER_NODE"))]
     found = [re.findall(r"-S ('[^']+'|[^\s$]+(?:\$\([^)]+\))?)", run) for run in runs]
-    return [[tuple(setting.strip("'").split("=", 1)) for setting in settings] for settings in found if settings]
+    return [[tuple(one.strip("'").split("=", 1)) for one in some] for some in found if some]
 
 
 @pytest.mark.parametrize("recipe", recipes(), ids=lambda r: r[0][0])
