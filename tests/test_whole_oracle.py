@@ -119,6 +119,55 @@ def test_discriminators(entry: dict, dtype: torch.dtype) -> None:
     assert case.compared == wanted
 
 
+def accumulated(case: Case, name: str, phase: int, G: Generator, D: Discriminator, pl_mean: Tensor) -> Tensor:
+    """Backward through every loss of the phase `name` ("both": main and regularisation); the new pl_mean."""
+    entry, gain = case.entry, case.entry["phases"][phase][1]
+    options, start = entry["loss_kwargs"], f"in/{phase}/"
+    z, c, real, real_c = (case.given(start + name) for name in ("gen_z", "gen_c", "real_img", "real_c"))
+    tape = iter(sorted(name for name in case.arrays if name.startswith(f"{start}rng")))
+    how, draw = entry["noise_mode"], lambda shape: case.given(next(tape))
+    if name in ("Gmain", "Gboth"):
+        fake = D(G.synthesis(losses.mixed_ws(G, z, c), how, draw), c)
+        case.close(f"{phase}/report/Loss/scores/fake", fake[:, 0])
+        (losses.generator_loss(fake).mean() * gain).backward()
+    if name in ("Greg", "Gboth"):
+        count = len(z) // options["pl_batch_shrink"]
+        ws = losses.mixed_ws(G, z[:count], c[:count])
+        lengths = losses.path_lengths(G, ws, draw, how, draw)
+        penalty, pl_mean = losses.path_length_penalty(lengths, pl_mean, options["pl_decay"])
+        ((penalty * options["pl_weight"]).mean() * gain).backward()
+    if name in ("Dmain", "Dboth"):
+        with torch.no_grad():
+            img = G.synthesis(losses.mixed_ws(G, z, c), how, draw)
+        parts = losses.discriminator_loss(D(real, real_c), D(img, c))
+        (sum(part.mean() for part in parts) * gain).backward()
+    if name in ("Dreg", "Dboth"):
+        penalty, _ = losses.r1_penalty(D, lambda img: img, real, real_c)
+        ((penalty * (options["r1_gamma"] / 2)).mean() * gain).backward()
+    assert next(tape, None) is None
+    return pl_mean
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("entry", [p for p in of("item03") if "mix" not in p.id])
+def test_losses(entry: dict, dtype: torch.dtype) -> None:
+    case = Case(entry, dtype)
+    G, D = (case.network(role, entry["options"][role], f"{role}/").train() for role in "GD")
+    pl_mean = torch.zeros([], dtype=dtype)
+    for phase, (name, _) in enumerate(entry["phases"]):
+        net = G if name[0] == "G" else D
+        for other in (G, D):
+            other.zero_grad()
+        pl_mean = accumulated(case, name, phase, G, D, pl_mean)
+        case.close(f"{phase}/pl_mean", pl_mean)
+        for key, parameter in net.named_parameters():
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            case.close(f"{phase}/gradnorm/{key}", gradient.norm())
+            case.close(f"{phase}/grad/{key}", gradient)
+            case.close(f"{phase}/gradhead/{key}", gradient.flatten()[:64])
+    assert case.compared > 50
+
+
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("entry", of("item09"))
 def test_rosinality(entry: dict, dtype: torch.dtype) -> None:
