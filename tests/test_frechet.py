@@ -181,3 +181,24 @@ def test_intervals_hold_the_truth() -> None:
     truth = {"kid": kid_near, "fid": np.mean(fids), "ratio": kid_near / kid_far}
     held = {what: np.mean([e.low <= truth[what] <= e.high for e in many]) for what, many in intervals.items()}
     assert min(held.values()) >= 0.9, held
+
+
+def test_twins_are_not_compared_with_one_another() -> None:
+    rng = np.random.default_rng(5)
+    y = rng.normal(size=(30, 6))
+    x = y + 0.1 * rng.normal(size=y.shape)  # made from y, row by row
+    ones = np.ones((1, 30))
+    off = ~np.eye(30, dtype=bool)
+    kernels = [(a @ b.T / 6 + 1) ** 3 for a, b in ((x, x), (y, y), (x, y))]
+    within, theirs, across = (kernel[off].mean() for kernel in kernels)
+    found = frechet.kid_draws(x, y, ones, ones, 6, twins=True)
+    assert found[0] == pytest.approx(within + theirs - 2 * across)
+    plain = frechet.kid_draws(x, y, ones, ones, 6)
+    assert plain[0] < found[0]
+    # a resample by itself: rows with their copies, of which none is compared with its own original
+    rows = np.array([0, 0, 1, 3, 3, 3, 7])
+    counts = np.bincount(rows, minlength=30)[None].astype(float)
+    strangers = rows[:, None] != rows
+    parts = [kernel[np.ix_(rows, rows)][strangers].mean() for kernel in kernels]
+    drawn = frechet.kid_draws(x, y, counts, counts, 6, twins=True)[0]
+    assert drawn == pytest.approx(parts[0] + parts[1] - 2 * parts[2])
