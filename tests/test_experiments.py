@@ -16,7 +16,7 @@ from stylebot.checkpoints import save_networks
 from stylebot.dataset import write_dataset
 from stylebot.weights import Networks
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.experiments
 STAGE = {
     "cmd": f"python {ROOT / 'src/train.py'} --generator start.safetensors --dataset faces.zip "
     "--out stages/train --metrics metrics/train.json",
@@ -121,11 +121,13 @@ def test_a_queued_sweep_runs_and_a_killed_one_goes_on(ours: Workspace) -> None:
     assert not training(ours)
     ours.dvc("queue", "start", "-j", "1")
     wait(lambda: states(ours), "a restart state")
-    (trained,) = training(ours)
-    os.kill(trained, signal.SIGSTOP)  # it would be done before DVC has even started
+    trained = training(ours)
+    for process in trained:
+        os.kill(process, signal.SIGSTOP)  # it would be done before DVC has even started
     (task,) = running(ours)
     ours.dvc("queue", "kill", "--force", task)
-    os.kill(trained, signal.SIGCONT)
+    for process in trained:
+        os.kill(process, signal.SIGCONT)
     wait(lambda: len(set(finished(ours)) - before) == 1, "the other experiment of the sweep")
     (other,) = set(finished(ours)) - before
     left = 4 - frozen(ours, finished(ours)[other])
