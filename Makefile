@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test test-ssh test-remote lint hooks doctor bench fuzz pull
+.PHONY: setup repro test test-experiments test-ssh test-remote lint hooks doctor bench fuzz pull
 
 setup: $(VENV)/.ready  ## .venv with the pinned packages
 
@@ -25,6 +25,9 @@ repro: pull  ## the whole pipeline: photos to faces, numbers and stages/report/r
 test: setup  ## every test that needs no GPU
 	$(BIN)/python -m pytest
 
+test-experiments: setup  ## queued, temporary, killed, continued and shared experiments
+	$(BIN)/python -m pytest -m experiments
+
 test-ssh: setup  ## sharing through a real SSH server on loopback
 	$(BIN)/python -m pytest -m remote -k ssh -rs
 
@@ -44,6 +47,6 @@ lint: setup
 fuzz: setup  ## ten minutes of damaged and hostile checkpoints; findings lie in .scratch/fuzz
 	$(BIN)/python tests/fuzz/fuzz_checkpoints.py --seconds 600
 
-bench: setup  ## benchmarks, by hand; results belong into bench/RESULTS.md
+bench: setup  ## benchmarks, by hand (bench/storage.py is for itself); results belong into bench/RESULTS.md
 	PYTHONPATH=src $(BIN)/python bench/speed.py
 	PYTHONPATH=src $(BIN)/python bench/inference.py

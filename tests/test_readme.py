@@ -16,7 +16,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PARTS = re.split(r"^## (.+)$", README, flags=re.MULTILINE)
 SECTIONS = dict(zip(PARTS[1::2], PARTS[2::2], strict=True))
 NAMED = ("Two commands", "Your own photos", "On 8 GPUs", "Share with your team", "When something breaks")
-OTHERS = {"git", "cd", "cp", "rm", "export", ".", "pip", "gto", "dask", "STYLEBOT_DASK=tcp://10.0.0.1:8786"}
+OTHERS = {"git", "cd", "cp", "rm", "export", ".", "gto"}
+PARTS_OF_COMMANDS = {"dvc remote modify --local", "dvc update"}  # named in sentences without their arguments
 ENVIRONMENT = re.compile(r"^[A-Z_]+=\S+$")
 
 
@@ -28,14 +29,14 @@ def inline(text: str) -> Iterator[str]:
     """Commands within sentences: `dvc …`, `python src/…`, `make …`."""
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     for code in re.findall(r"`([^`]+)`", prose):
-        if re.match(r"(dvc|make|python) \w", code) and "…" not in code:
+        if re.match(r"(dvc|make|python) \w", code) and "…" not in code and code not in PARTS_OF_COMMANDS:
             yield code
 
 
 def commands(text: str) -> Iterator[list[str]]:
     """Words of each simple command, comments gone, environment variables before it left out."""
     for line in text.replace("\\\n", " ").splitlines():
-        line = re.sub(r"\$\([^)]*\)", "X", line)
+        line = re.sub(r"\s#\s.*$", "", re.sub(r"\$\([^)]*\)", "X", line))
         for part in re.split(r"&&|;(?=\s)", re.sub(r"<[\w ]+>", "X", line)):
             words = shlex.split(part, comments=True)
             while words and ENVIRONMENT.match(words[0]):
