@@ -85,7 +85,7 @@ class Cost:
 
 def stage(name: str, folder: Path, arguments: list[str]) -> Cost:
     """Run a stage's script in FOLDER; only its own processes count. Ends the benchmark when it fails."""
-    environment = os.environ | {"STYLEBOT_SCRATCH": str(folder / "scratch")}
+    environment = os.environ | {"STYLEBOT_SCRATCH": str(folder / "scratch"), "PYTHONPATH": str(ROOT / "src")}
     script = ROOT / "src" / f"{name}.py"
     command = [sys.executable, str(Path(__file__)), "--measured", str(script), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)

@@ -22,7 +22,7 @@ Beta = Annotated[
 
 def main(labels: Labels, choose_faces: Choose = 0, beta: Beta = 0.5, stages: Path = Path("stages")) -> None:
     """Choose faces to label, or say which limits fit the labels, with precision, recall and intervals."""
-    console = Console(highlight=False, markup=False)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     path = stages / "filter" / "faces.parquet"
     if not path.exists():
         raise StylebotError(f"{path} does not exist: `dvc repro filter` writes it")
