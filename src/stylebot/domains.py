@@ -9,7 +9,6 @@ import torch
 
 from stylebot import frechet, probes
 from stylebot.dataset import Dataset
-from stylebot.degrade import resize, shrink, to_img, to_rgb
 from stylebot.dist import device
 from stylebot.errors import StylebotError
 from stylebot.faces import Identity
@@ -22,8 +21,7 @@ from stylebot.probes import Ruler
 from stylebot.render import load_generator, stream, weights_sha256
 
 FEWEST = 10  # faces of each kind
-_TAUGHT = 64  # training faces that teach the ruler, each as it is and blurred
-_BLURRED = 4  # times smaller and back
+_TAUGHT = 128  # training faces that teach the ruler
 _BATCH, _DRAWS = 32, 1000
 
 
@@ -77,7 +75,7 @@ class Domains:
 
 def study(training: Dataset, heldout: Dataset, base: Path, inception: Path, people: People,
           count: int) -> Domains:  # fmt: skip
-    """Look at up to 64 training faces, the held-out faces and `count` faces of the base generator.
+    """Look at up to 128 training faces, the held-out faces and `count` faces of the base generator.
 
     The base generator's faces are those of seeds 0 to count - 1 at psi 1, its whole domain. Real faces are
     remembered, as `fid` and `audit` look at them too.
@@ -96,23 +94,11 @@ def study(training: Dataset, heldout: Dataset, base: Path, inception: Path, peop
                            side=heldout.resolution, use="domain"),
     }  # fmt: skip
     some = np.linspace(0, len(training) - 1, min(_TAUGHT, len(training))).round().astype(int)
-    faces = torch.from_numpy(np.stack([training.read(i) for i in some])).expand(-1, 3, -1, -1)
+    taught = as_rgb(training)
     embeddings = (
-        people.embed(_hwc(faces), "training faces", keep=True),
+        people.embed([taught[i] for i in some], "training faces", keep=True),
         people.embed(as_rgb(heldout), "held-out faces", keep=True),
-        people.embed(_hwc(rgbs), "base faces", keep=True),
-        people.embed(_hwc(_soft(faces)), "training faces, blurred", keep=True),
-        people.embed(_hwc(_soft(rgbs)), "base faces, blurred", keep=True),
+        people.embed(list(rgbs.permute(0, 2, 3, 1).cpu().numpy()), "base faces", keep=True),
     )
     return Domains(network, features["region"]["clean"], features["base"]["clean"],
                    probes.ruler(*embeddings))  # fmt: skip
-
-
-def _hwc(rgbs: torch.Tensor) -> list[np.ndarray]:
-    return [np.ascontiguousarray(rgb) for rgb in rgbs.permute(0, 2, 3, 1).cpu().numpy()]
-
-
-def _soft(rgbs: torch.Tensor) -> torch.Tensor:
-    """Pictures [N, 3, R, R] uint8 blurred: made four times smaller and enlarged again."""
-    img = to_img(rgbs)
-    return to_rgb(resize(shrink(img, _BLURRED), img.shape[2]))

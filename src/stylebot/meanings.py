@@ -27,7 +27,8 @@ _PSNR = """How near the pixels are to the original. Blur scores well here, so th
     against invention."""
 _LPIPS = "How different result and original look to a network trained on human eyes. Blur scores badly."
 _DRIFT = """How far enlarged faces moved from their originals towards the faces of the base generator's
-    training: 0 not at all, 1 the whole way. Compare with bicubic's, as blur alone moves faces a little."""
+    training: 0 not at all, 1 the whole way. Blur moves faces, too: compare results that are
+    equally sharp, one generator's with another's."""
 _NEAR = "KID of enlarged faces to held-out faces of the region: how unlike them they look as a group."
 _AWAY = """KID of enlarged faces to faces of the base generator. When it falls while the KID to the region
     rises, results drift to the base generator's domain."""

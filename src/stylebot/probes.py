@@ -70,22 +70,18 @@ def order(high: np.ndarray, low: np.ndarray) -> float:
     return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
 
 
-def ruler(training: np.ndarray, heldout: np.ndarray, base: np.ndarray, soft_training: np.ndarray,
-          soft_base: np.ndarray) -> Ruler:  # fmt: skip
+def ruler(training: np.ndarray, heldout: np.ndarray, base: np.ndarray) -> Ruler:
     """The ruler of embeddings: training [N, d] and heldout [M, d] of the region, base [K, d], K >= 4.
 
-    soft_training [n, d], soft_base [K, d]: of the same faces blurred. They teach that blur is a difference
-    within each domain: a base generator's faces are softer than photos, and without them the ruler would
-    take every blurred face for one of the base domain.
     Nobody in training may be in heldout: held-out faces, and of the base faces the half that did not teach,
-    say where 1 and 0 are, so that a direction learnt by heart does not count.
+    say where 1 and 0 are, so that a direction learnt by heart does not count. Blur moves faces along it, too
+    (blurred copies in the teaching did not cure that): compare results that are equally sharp.
     """
-    both = np.concatenate([training, soft_training]).astype(np.float64)
-    heldout, base, soft_base = (np.asarray(part, np.float64) for part in (heldout, base, soft_base))
+    training, heldout, base = (np.asarray(part, np.float64) for part in (training, heldout, base))
     axes, clear = [], []
     for first in (0, 1):
-        taught, new = np.concatenate([base[first::2], soft_base[first::2]]), base[1 - first :: 2]
-        towards = direction(both, taught)
+        taught, new = base[first::2], base[1 - first :: 2]
+        towards = direction(training, taught)
         ends = heldout @ towards, new @ towards
         axes.append(Axis(towards, float(ends[1].mean()), float(ends[0].mean() - ends[1].mean())))
         clear.append(order(*ends))
