@@ -3,7 +3,8 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ STAGE = {
 }
 LOSS = {"y": {"stages/train/live/plots/metrics/loss_d.tsv": "loss_d"}, "x": "step"}
 EVERY = 0.08  # kimg, ten steps: between two restart states
-LONG, SHORT = "train.kimg=0.4", "train.kimg=0.24"
+LONG = "train.kimg=0.8"  # a hundred steps: time enough to be killed in, on a fast machine too
 QUICK = {"tick_kimg": EVERY, "snap_ticks": 1, "pl_weight": 0.0, "augment": "none"}
 
 
@@ -62,7 +63,7 @@ def wait(done: Callable[[], object], what: str, seconds: float = 280) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 def training(ours: Workspace) -> list[int]:
@@ -75,6 +76,18 @@ def training(ours: Workspace) -> list[int]:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue  # it has ended while we looked, or is somebody else's
     return found
+
+
+@contextmanager
+def held(processes: list[int]) -> Iterator[None]:
+    """Processes that stand still meanwhile: they would be done before DVC has even started."""
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in processes:
+            os.kill(process, signal.SIGCONT)
 
 
 def states(ours: Workspace) -> list[Path]:
@@ -117,22 +130,19 @@ def running(ours: Workspace) -> list[str]:
 
 def test_a_queued_sweep_runs_and_a_killed_one_goes_on(ours: Workspace) -> None:
     before = set(finished(ours))
-    ours.dvc("exp", "run", "--queue", "-S", "freeze_d=0,4", "-S", SHORT)
+    ours.dvc("exp", "run", "--queue", "-S", "freeze_d=0,4", "-S", LONG)
     assert not training(ours)
-    ours.dvc("queue", "start", "-j", "1")
+    worker = ours.start("dvc", "queue", "start", "-j", "1")
     wait(lambda: states(ours), "a restart state")
-    trained = training(ours)
-    for process in trained:
-        os.kill(process, signal.SIGSTOP)  # it would be done before DVC has even started
-    (task,) = running(ours)
-    ours.dvc("queue", "kill", "--force", task)
-    for process in trained:
-        os.kill(process, signal.SIGCONT)
+    with held(training(ours)):
+        worker.wait(timeout=280)
+        (task,) = running(ours)
+        ours.dvc("queue", "kill", "--force", task)
     wait(lambda: len(set(finished(ours)) - before) == 1, "the other experiment of the sweep")
     (other,) = set(finished(ours)) - before
     left = 4 - frozen(ours, finished(ours)[other])
     assert states(ours), "the killed one has lost its state"
-    ours.dvc("exp", "run", "--queue", "-n", "again", "-S", f"freeze_d={left}", "-S", SHORT)
+    ours.dvc("exp", "run", "--queue", "-n", "again", "-S", f"freeze_d={left}", "-S", LONG)
     ours.dvc("queue", "start", "-j", "1")
     wait(lambda: "again" in finished(ours), "the continued experiment")
     wait(lambda: not training(ours), "the end of training", 60)

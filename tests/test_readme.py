@@ -16,8 +16,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PARTS = re.split(r"^## (.+)$", README, flags=re.MULTILINE)
 SECTIONS = dict(zip(PARTS[1::2], PARTS[2::2], strict=True))
 NAMED = ("Two commands", "Your own photos", "On 8 GPUs", "Share with your team", "When something breaks")
-OTHERS = {"git", "cd", "cp", "rm", "export", ".", "gto"}
-PARTS_OF_COMMANDS = {"dvc remote modify --local", "dvc update"}  # named in sentences without their arguments
+OTHERS = {"git", "cd", "cp", "rm", "export", ".", "gto", "pip"}
 ENVIRONMENT = re.compile(r"^[A-Z_]+=\S+$")
 
 
@@ -29,7 +28,7 @@ def inline(text: str) -> Iterator[str]:
     """Commands within sentences: `dvc …`, `python src/…`, `make …`."""
     prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     for code in re.findall(r"`([^`]+)`", prose):
-        if re.match(r"(dvc|make|python) \w", code) and "…" not in code and code not in PARTS_OF_COMMANDS:
+        if re.match(r"(dvc|make|python) \w", code) and "…" not in code:
             yield code
 
 
@@ -59,13 +58,21 @@ def options(script: str) -> set[str]:
     return found
 
 
-def check(words: list[str]) -> None:
-    """Assert that a command exists and knows its options."""
+def known_to_dvc(words: list[str]) -> bool:
+    from dvc.cli import DvcParserError
     from dvc.cli.parser import get_main_parser
 
+    try:
+        return bool(get_main_parser().parse_args(words))
+    except DvcParserError:
+        return False
+
+
+def check(words: list[str], whole: bool = True) -> None:
+    """Assert that a command exists and knows its options; one that is not `whole` may lack arguments."""
     shown = " ".join(words)
     if words[0] == "dvc":
-        assert get_main_parser().parse_args(words[1:]), shown  # exits on what DVC does not know
+        assert any(known_to_dvc([*words[1:], *["X"] * n]) for n in range(1 if whole else 4)), shown
     elif words[0] == "make":
         assert set(words[1:]) <= MAKE, shown
     elif words[0] == "python":
@@ -86,12 +93,12 @@ def test_commands_exist(section: str) -> None:
             check(words)
     for code in inline(SECTIONS[section]):
         for words in commands(code):
-            check(words)
+            check(words, whole=False)
 
 
 def test_the_check_sees_mistakes() -> None:
     for wrong in ("python src/gone.py", "python src/verify.py --cluod", "make repo", "dvc exp rnu", "curl x"):
-        with pytest.raises((AssertionError, SystemExit, Exception)):
+        with pytest.raises(AssertionError):
             check(wrong.split())
     for right in ("python src/verify.py -r team --remove", "dvc exp run -S freeze_d=4", "make repro"):
         check(right.split())
