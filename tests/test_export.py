@@ -138,7 +138,7 @@ def test_onnx_gives_the_same_pictures(networks: Networks, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("resolution", map(int, os.environ.get("STYLEBOT_ONNX_PX", "").split()))
 def test_onnx_at_full_width(tmp_path: Path, resolution: int) -> None:
-    """Configuration F; minutes and up to 3 GB: only for the resolutions in STYLEBOT_ONNX_PX ("256 1024")."""
+    """Configuration F; minutes and 4 GB: only for the resolutions in STYLEBOT_ONNX_PX ("256 1024")."""
     runtime = pytest.importorskip("onnxruntime")
     torch.manual_seed(5)
     G = Generator(img_resolution=resolution).eval().requires_grad_(False)

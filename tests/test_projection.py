@@ -48,7 +48,7 @@ def test_an_encoders_answer_is_told_and_gone_on_from(model_file: Callable[[str],
     first, w, wplus = projection.project(g, target, perceptual, 1, encode=encode)
     assert [one.space for one in (first, w, wplus)] == ["encoder", "w", "w+"]
     assert given[0].shape == (1, 3, 32, 32) and given[0].min() >= -1 and given[0].max() <= 1
-    assert first.distance < 1e-4 < w.distance and torch.equal(first.ws, ws)
+    assert first.distance < w.distance / 4 and torch.equal(first.ws, ws)
     assert wplus.distance < w.distance / 2  # it started from the encoder's answer
     wrong = projection.project(g, target, perceptual, 1, encode=lambda img: ws * 0 + 9)
     assert wrong[0].distance > wrong[1].distance and (wrong[2].ws - wrong[1].ws).abs().max() < 1

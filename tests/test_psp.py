@@ -7,11 +7,14 @@ import pytest
 import torch
 from oracle import close, psp_weights, read
 
+from stylebot.checkpoints import load_networks
 from stylebot.encoder import PspEncoder
 from stylebot.errors import StylebotError
+from stylebot.export import write_psp
 from stylebot.generator import Generator
 from stylebot.psp import LastLayerEncoder, ProgressiveEncoder, inverter, masked, placed, read_encoder
 from stylebot.rosinality import to_official
+from stylebot.weights import Networks
 
 DATA = Path(__file__).parent / "data"
 OPTIONS, ARRAYS = read("psp_forward")
@@ -119,3 +122,22 @@ def test_an_encoder_answers_for_its_generator(tiny: pytest.MonkeyPatch) -> None:
                          (Generator(img_resolution=32, channel_base=128), r"shape \[3, 512\]")):
         with pytest.raises(StylebotError, match=words):
             inverter(state | {"latent_avg": torch.zeros(3, 512)}, other)
+
+
+def test_out_and_in_again_it_is_the_same_function(tiny: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with torch.device("meta"):
+        shapes = {name: t.shape for name, t in LastLayerEncoder(8, wide=False).state_dict().items()}
+    state = {name: torch.rand(shape) * 0.01 for name, shape in shapes.items()}
+    state["input_layer.1.num_batches_tracked"] = torch.tensor(7)
+    G = Generator(img_resolution=32, mapping_layers=1, channel_base=128).eval().requires_grad_(False)
+    G.mapping.w_avg.normal_()
+    state["latent_avg"] = G.mapping.w_avg[None].clone()
+    write_psp(Networks(None, None, G, {}, state), tmp_path / "psp.pt")
+    back = load_networks(tmp_path / "psp.pt", need=("G_ema",))
+    assert back.meta["opts"]["encoder_type"] == "BackboneEncoderUsingLastLayerIntoW"
+    assert back.encoder.keys() == state.keys()
+    assert all(torch.equal(back.encoder[name], tensor) for name, tensor in state.items())
+    img = torch.rand(1, 3, 32, 32)
+    before, after = inverter(state, G)(img), inverter(back.encoder, back.G_ema)(img)
+    assert torch.equal(before, after)
+    assert torch.equal(G.synthesis(before, "const"), back.G_ema.synthesis(after, "const"))
