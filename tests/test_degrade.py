@@ -11,7 +11,7 @@ from PIL import Image
 
 from stylebot import degrade as module
 from stylebot.degrade import blurred, degrade, photographed, shrink, to_img
-from stylebot.jpeg import jpeg
+from stylebot.jpeg import _CHROMINANCE, _LUMINANCE, jpeg, tables
 from stylebot.randomness import drawer
 
 FACES = Path(__file__).parent / "data" / "faces"
@@ -44,6 +44,15 @@ def blockiness(rgb: torch.Tensor) -> float:
     steps = rgb.mean(1).diff(dim=2).abs().mean((0, 1))
     border = torch.arange(len(steps)) % 8 == 7
     return float(steps[border].mean() / steps[~border].mean())
+
+
+@pytest.mark.parametrize("quality", [1, 10, 49, 50, 75, 100])
+def test_quantisation_tables_are_pillows(quality: int) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG", quality=quality)
+    for k, base in enumerate((_LUMINANCE, _CHROMINANCE)):
+        theirs = Image.open(buffer).quantization[k]
+        assert tables(torch.tensor([quality]), base)[0].flatten().int().tolist() == list(theirs)
 
 
 @pytest.mark.parametrize("quality", [10, 50, 75, 95])
@@ -114,7 +123,7 @@ def test_without_blur_noise_and_loss_it_is_a_smaller_picture(monkeypatch: pytest
     only(monkeypatch)
     img = faces()
     gaps = (photographed(img, 4, draw()) - shrink(img, 4)).abs().mean((1, 2, 3)) * 127.5
-    assert float(gaps.max()) < 4  # three filters, and colours at half resolution
+    assert float(gaps.max()) < 6  # three filters, and colours at half resolution
     assert float((degrade(img, [1] * 6, draw()) - img).abs().mean()) * 127.5 < 2
 
 
