@@ -136,7 +136,7 @@ def test_onnx_gives_the_same_pictures(networks: Networks, tmp_path: Path) -> Non
         np.testing.assert_allclose(got, want, atol=1e-4 * max(1.0, np.abs(want).max()))
 
 
-@pytest.mark.parametrize("resolution", map(int, os.environ.get("STYLEBOT_ONNX_PX", "").split()))
+@pytest.mark.parametrize("resolution", [int(px) for px in os.environ.get("STYLEBOT_ONNX_PX", "").split()])
 def test_onnx_at_full_width(tmp_path: Path, resolution: int) -> None:
     """Configuration F; minutes and 4 GB: only for the resolutions in STYLEBOT_ONNX_PX ("256 1024")."""
     runtime = pytest.importorskip("onnxruntime")
