@@ -1,6 +1,6 @@
 """What DVC costs for many photos: a folder of files against one zip per delivery, on this disk.
 
-    python bench/storage.py [--files 50000] [--kb 10] [--per-zip 1000]
+    PYTHONPATH=src python bench/storage.py [--files 50000] [--kb 10] [--per-zip 1000]
 
 Random files (nothing compresses) in a repository of its own with this project's .dvc/config and a remote
 that is a folder. Each step is one `dvc` process, by the clock and, in brackets, in seconds of CPU; on a busy

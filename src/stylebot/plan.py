@@ -166,6 +166,7 @@ def photos_here(folder: Path = Path("stages/photos")) -> Photos:
 
 def nearest(machine: str, units: int, resolution: int) -> Reference:
     """The measured speed that is most like it: first by number of GPUs, then by resolution."""
+
     def gap(r: Reference) -> tuple[float, float]:
         return abs(math.log2(r.units / max(units, 1))), abs(math.log2(r.resolution / resolution))
 
