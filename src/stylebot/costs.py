@@ -158,8 +158,10 @@ def step_cost(config_G: Mapping[str, object], config_D: Mapping[str, object], re
     pipe = None if recipe.augment == "none" else AugmentPipe(recipe.augment)
     if pipe is not None:
         pipe.p.fill_(recipe.p_max)
-    zero = torch.zeros([], device="meta")
-    state = TrainState(0, G, D, G_ema, None, None, trainable, pipe, zero, zero.expand(2).clone())
+    moving = list((G if recipe.lr_mapping else G.synthesis).parameters())
+    G.mapping.requires_grad_(recipe.lr_mapping > 0)
+    zero, pair = torch.zeros([], device="meta"), torch.zeros(2, device="meta")
+    state = TrainState(0, G, D, G_ema, None, None, moving, trainable, pipe, zero, pair, pair, pair.clone())
     off = {"Greg": not recipe.pl_weight, "Dreg": not recipe.r1_gamma}
     phases = {name: _phase_cost(name, compute, state, recipe) for name, compute in PHASES
               if not off.get(name)}  # fmt: skip
@@ -168,7 +170,7 @@ def step_cost(config_G: Mapping[str, object], config_D: Mapping[str, object], re
 
 
 def _phase_cost(name: str, compute: Callable, state: TrainState, recipe: Recipe) -> PhaseCost:
-    mine, others = list(state.G.parameters()), state.trainable_D
+    mine, others = state.trainable_G, state.trainable_D
     if name.startswith("D"):
         mine, others = others, mine
     for p in others:
