@@ -21,7 +21,7 @@ from stylebot.weights import Networks
 pytestmark = pytest.mark.experiments
 STAGE = {
     "cmd": f"python {ROOT / 'src/train.py'} --generator start.safetensors --dataset faces.zip "
-    "--out stages/train --metrics metrics/train.json",
+    "--heldout faces.zip --inception faces.zip --out stages/train --metrics metrics/train.json",
     "deps": ["start.safetensors", "faces.zip"],
     "params": ["freeze_d", "train"],
     "outs": ["stages/train/networks.safetensors", "stages/train/live"],
