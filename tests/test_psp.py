@@ -24,8 +24,8 @@ OPTIONS, ARRAYS = read("psp_forward")
 def test_the_last_layers_codes_are_the_references() -> None:
     stored = np.load(DATA / "psp_wplus16.npz")
     with torch.device("meta"):
-        state = psp_weights("enc_wplus_out16", LastLayerEncoder(6, wide=True))
-    net = read_encoder(state, 16)
+        shapes = LastLayerEncoder(6, wide=True)
+    net = read_encoder(psp_weights("enc_wplus_out16", shapes), 16)
     codes = net(torch.from_numpy(stored["img"]).float() / 127.5 - 1)
     assert np.abs(codes.numpy() - stored["codes"]).max() < 2e-6 * np.abs(stored["codes"]).max()
 
