@@ -28,7 +28,7 @@ from stylebot.generator import Generator
 from stylebot.weights import Networks
 
 ROOT = Path(__file__).parents[1]
-SMALL = {"kimg": 12.0, "batch": 8, "batch_gpu": 8, "tick_kimg": 0.064, "snap_ticks": 2, "pl_weight": 2,
+SMALL = {"kimg": 3.0, "batch": 8, "batch_gpu": 8, "tick_kimg": 0.064, "snap_ticks": 2, "pl_weight": 2,
          "style_mixing_prob": 0.9, "augment": "bgc", "p_initial": 0.3, "lecam_weight": 0.3}  # fmt: skip
 
 
