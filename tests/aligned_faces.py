@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from stylebot.align import AlignParams
 from stylebot.dataset import png_bytes
 from stylebot.files import write_zip
 
@@ -54,3 +55,10 @@ def _row(face: dict, sha256: str, side_px: int) -> dict:
         "height_px": side_px, "grey": False, "flags": "",
     }
     return row | {key: face[key] for key in row if key in face and key != "landmarks"}
+
+
+def align_params(**changes) -> AlignParams:
+    """Section `align` for small tests, with some numbers changed."""
+    usual = {"resolution": 64, "recipe": "stylebot", "padding": "edge", "faces": "largest",
+             "min_eye_distance_px": 16, "min_det_score": 0.1, "max_megapixels": 30}  # fmt: skip
+    return AlignParams(**usual | changes)

@@ -6,23 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from aligned_faces import align_params
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stylebot.align import AlignParams, align_photo
+from stylebot.align import align_photo
 from stylebot.duplicates import correlation
 
 FACES = sorted((Path(__file__).parent / "data" / "faces").glob("*.jpg"))[:4]
-PARAMS = AlignParams(
-    resolution=128,
-    recipe="stylebot",
-    padding="edge",
-    faces="largest",
-    min_eye_distance_px=16,
-    min_det_score=0.1,
-    max_megapixels=30,
-)
+PARAMS = align_params(resolution=128)
 SIZE = (820, 760)
 SIDE_PX = 330  # of the face's square in the photo
 

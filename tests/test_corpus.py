@@ -12,19 +12,12 @@ import corpus_files
 import numpy as np
 import pandas as pd
 import pytest
+from aligned_faces import align_params
 from PIL import Image
 
-from stylebot.align import AlignParams, align
+from stylebot.align import align
 
-PARAMS = AlignParams(
-    resolution=64,
-    recipe="stylebot",
-    padding="edge",
-    faces="largest",
-    min_eye_distance_px=25,
-    min_det_score=0.1,
-    max_megapixels=corpus.MAX_PIXELS / 1e6,
-)
+PARAMS = align_params(min_eye_distance_px=25, max_megapixels=corpus.MAX_PIXELS / 1e6)
 
 
 def text(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from aligned_faces import align_params
 from cluster_work import deadly_work, slow_square
 
 from stylebot import align as stage
@@ -20,15 +21,7 @@ from stylebot.workers import Crash, each
 pytest.importorskip("distributed", reason="the optional extra is not installed: pip install distributed")
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
-PARAMS = stage.AlignParams(
-    resolution=64,
-    recipe="stylebot",
-    padding="edge",
-    faces="all",
-    min_eye_distance_px=16,
-    min_det_score=0.1,
-    max_megapixels=30,
-)
+PARAMS = align_params(faces="all")
 
 
 def started(*arguments: str, path: str, **more) -> subprocess.Popen:

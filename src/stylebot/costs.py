@@ -64,11 +64,6 @@ class StepCost:
         return per_round / self.recipe.batch_gpu * 1000
 
     @property
-    def state_bytes(self) -> int:
-        """Size of one restart state: all that is fixed."""
-        return self.fixed_bytes
-
-    @property
     def network_bytes(self) -> int:
         """Size of networks.safetensors: G, D and G_ema."""
         return _FLOAT_BYTES * (2 * self.parameters_G + self.parameters_D)
