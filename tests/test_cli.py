@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -118,17 +119,24 @@ def alive(pid: int, patience_sec: float) -> bool:
     return True
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel call exists on Linux only")
-@pytest.mark.parametrize(("by_dvc", "survives"), [("1", False), ("", True)])
-def test_a_stage_dies_with_dvc_but_not_with_a_shell(tmp_path: Path, by_dvc: str, survives: bool) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc exists on Linux only")
+@pytest.mark.parametrize(("mark", "then", "survives"), [
+    ({"DVC_STAGE": "train"}, "", False),
+    ({"DVC_STAGE": "train"}, "; exit", False),  # a shell that waits for the script
+    ({}, "", True),
+])  # fmt: skip
+def test_a_stage_dies_with_dvc_but_not_with_a_shell(
+    tmp_path: Path, mark: dict[str, str], then: str, survives: bool
+) -> None:
     (tmp_path / "in.txt").touch()
     path = script(tmp_path, """
         Path("part").write_text(str(os.getpid()))
         os.rename("part", "pid")
         time.sleep(60)
     """)
-    parent = f"import subprocess, sys; subprocess.run({[sys.executable, str(path), *ARGUMENTS]!r})"
-    environment = os.environ | {"PYTHONPATH": str(SRC)} | ({"DVC_STAGE": by_dvc} if by_dvc else {})
+    command = f"{shlex.join([sys.executable, str(path), *ARGUMENTS])}{then}"
+    parent = f"import os, subprocess; subprocess.run(['sh', '-c', {command!r}], env=os.environ | {mark})"
+    environment = os.environ | {"PYTHONPATH": str(SRC)}
     dvc = subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path, env=environment)
     pid = started(tmp_path / "pid")
     try:

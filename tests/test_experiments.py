@@ -44,7 +44,7 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace whose one stage is this project's training, of tiny networks; shared with others."""
     root = tmp_path_factory.mktemp("experiments")
     found = new_workspace(root / "ours", count=1)
-    found.env = {"STYLEBOT_MARK": str(root), "OMP_NUM_THREADS": "1"}
+    found.env = {"STYLEBOT_MARK": str(root), "OMP_NUM_THREADS": "1", "SHELL": "/bin/sh"}  # may outlive dvc
     G, D = networks()
     save_networks(found.root / "start.safetensors", Networks(G=G, D=D, G_ema=networks()[0], meta={}))
     write_dataset(found.root / "faces.zip", faces().permute(0, 2, 3, 1).numpy())

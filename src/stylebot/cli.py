@@ -1,11 +1,12 @@
 """From a typed function to a command: paths become options, StylebotError one line and exit code 1."""
 
-import ctypes
 import inspect
 import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NewType
@@ -58,14 +59,52 @@ def _command(main: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _stat(pid: int) -> list[str]:
+    """/proc/PID/stat from the third field (state, parent, ...); nothing once the process has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    fields = text.rpartition(")")[2].split()
+    return [] if fields[0] in ("Z", "X") else fields
+
+
+def _within_stage(pid: int) -> bool:
+    """Whether dvc started this process: it marks whatever it starts by DVC_STAGE."""
+    try:
+        return b"DVC_STAGE=" in Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:  # ended, or somebody else's
+        return False
+
+
+def _up_to_tool() -> list[int]:
+    """This process's parent and, as dvc's shell or torchrun may stand between, on to dvc itself."""
+    found = [os.getppid()]
+    while _within_stage(found[-1]) and (stat := _stat(found[-1])):
+        found.append(int(stat[1]))
+    return found
+
+
 def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when dvc or torchrun, the parent, ends: no orphan holds a GPU (Linux only).
+    """Send this process SIGTERM soon after dvc or torchrun ends: no orphan holds a GPU (Linux only).
 
     A script started by hand has a shell as parent, and `nohup python src/train.py &` must outlive it.
     """
     started_by_tool = "DVC_STAGE" in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
-    if started_by_tool and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
+    if not started_by_tool or sys.platform != "linux":
+        return
+
+    def born() -> list[str]:  # by which a number that is used again is told from the old process
+        return ["".join(_stat(pid)[19:20]) for pid in watched]
+
+    def watch() -> None:
+        while born() == first and all(first):
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    watched = _up_to_tool()
+    first = born()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def one_line(error: BaseException) -> str:
