@@ -13,7 +13,7 @@ from stylebot import calibrate as tool
 from stylebot.calibrate import calibrate, choose, fit_limit, read_labels, report
 from stylebot.errors import StylebotError
 from stylebot.files import write_zip
-from stylebot.limits import Thresholds
+from stylebot.limits import REASONS, Thresholds
 
 OFF = dict.fromkeys(Thresholds.model_fields) | {"grey": True}
 LIMITS = {
@@ -25,7 +25,7 @@ LIMITS = {
 def table(count: int, source: str = "celebrity") -> pd.DataFrame:
     """Faces whose sharpness and yaw are spread evenly, in no order; everything else is fine."""
     rng = np.random.default_rng(0)
-    faces = {name: np.full(count, 1.0) for name in tool.REASONS}
+    faces = {name: np.full(count, 1.0) for name in REASONS}
     faces["sharpness_db"] = rng.permutation(np.linspace(-16, -6, count))
     faces["yaw_deg"] = rng.permutation(np.linspace(-60, 60, count))
     ids = [f"{number:04d}" for number in range(count)]

@@ -12,13 +12,12 @@ from rich.table import Table
 from stylebot.crops import AlignedFaces
 from stylebot.errors import StylebotError
 from stylebot.files import atomic
-from stylebot.limits import REASONS, Thresholds, component
+from stylebot.limits import Thresholds, component, reason_of
 from stylebot.sheets import contact_sheet
 
 LEAST_LABELS, LEAST_BAD = 100, 10
 _BOOTSTRAP, _CANDIDATES, _CONFIDENCE = 1000, 200, 0.95
 _COLUMNS = ("face_id", "source", "photo", "score", "reasons", "verdict", "reason")
-_ABOVE = {"max_luminance": "bright"}
 
 Interval = tuple[float, float, float]  # value, lower and upper end
 
@@ -77,7 +76,7 @@ def read_labels(path: Path) -> pd.DataFrame:
     absent = {"source", "face_id", "verdict", "reason"} - set(rows[0] if rows else ())
     if absent:
         raise StylebotError(f"{path} lacks the columns {', '.join(sorted(absent))}")
-    known = {*REASONS.values(), *_ABOVE.values()}
+    known = {reason_of(limit) for limit in Thresholds.model_fields if limit != "grey"}
     labels = []
     for line, row in enumerate(rows, 2):
         verdict, reason = (row["verdict"] or "").strip().lower(), (row["reason"] or "").strip().lower()
@@ -141,7 +140,7 @@ def fit(faces: pd.DataFrame, limits: Thresholds, beta: float, seed: int = 0) -> 
     fits = []
     for limit in (name for name in Thresholds.model_fields if name != "grey"):
         name = component(limit)
-        reason = _ABOVE.get(limit, REASONS[name])
+        reason = reason_of(limit)
         part = faces[(faces["good"] | (faces["reason"] == reason)) & faces[name].notna()]
         bad = ~part["good"].to_numpy(bool)
         if bad.sum() < LEAST_BAD or bad.all():

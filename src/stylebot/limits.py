@@ -71,6 +71,12 @@ _ABOVE = {"luminance": "bright"}  # components with limits on both sides whose u
 _WIDTHS = {"background": 20.0, "background_std": 10.0, "head_share": 0.05}  # of components without a score
 
 
+def reason_of(limit: str) -> str:
+    """The reason for which a face beyond `limit` (min_luminance, max_luminance, …) is refused."""
+    name = component(limit)
+    return _ABOVE.get(name, REASONS[name]) if limit.startswith("max_") else REASONS[name]
+
+
 def margins(values: Mapping[str, float], grey: bool, limits: Thresholds) -> dict[str, float]:
     """How far inside each limit that is on a face with native `values` lies; negative: beyond it.
 
@@ -109,8 +115,7 @@ def refusals(margin: Mapping[str, float], grey: bool, limits: Thresholds) -> lis
     excess: dict[str, float] = {}
     for limit, inside in margin.items():
         if inside < 0:
-            name = component(limit)
-            reason = _ABOVE.get(name, REASONS[name]) if limit.startswith("max_") else REASONS[name]
+            reason = reason_of(limit)
             excess[reason] = max(excess.get(reason, 0.0), -inside)
     if grey and not limits.grey:
         excess["grey"] = 1.0
