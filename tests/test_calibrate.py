@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from stylebot import calibrate as tool
 from stylebot.calibrate import calibrate, choose, fit_limit, read_labels, report
 from stylebot.errors import StylebotError
 from stylebot.files import write_zip
