@@ -2,15 +2,19 @@
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from stylebot import forget as tool
 from stylebot.consent import COLUMNS, barred, consent_file, read_consent
 from stylebot.errors import StylebotError
 from stylebot.files import Memo
@@ -124,14 +128,9 @@ def left(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_subject_is_forgotten_everywhere(workspace: Path) -> None:
+def assert_forgotten(workspace: Path) -> None:
+    """Nothing of kim is left, and everything of lee that shows no kim."""
     stages = workspace / "stages"
-    person = find_person(stages, "kim")
-    assert [f"{i.source}/{i.photo}" for i in person.photos] == ["celebrity/copy.jpg", "id/a.jpg", "id/e.jpg"]
-    assert person.splits == {"train": 2} and person.similar == []
-    told = " ".join(advice(stages, person))
-    assert "2 in train" in told and "trained with this person: " in told and "networks.safetensors" in told
-    forget(stages, workspace / ".dvc" / "cache", person)
     assert left(stages) == {
         "photos/id/b.jpg",
         "photos/id/consent.csv",
@@ -142,6 +141,61 @@ def test_a_subject_is_forgotten_everywhere(workspace: Path) -> None:
     kept = [path.read_bytes() for path in (workspace / "scratch").rglob("*") if path.is_file()]
     assert len(kept) == 1 and kept[0].endswith(b"lee")
     assert [path.read_bytes() for path in (workspace / ".dvc").rglob("*") if path.is_file()] == [b"lee"]
+
+
+def test_a_subject_is_forgotten_everywhere(workspace: Path) -> None:
+    stages = workspace / "stages"
+    person = find_person(stages, "kim")
+    assert [f"{i.source}/{i.photo}" for i in person.photos] == ["celebrity/copy.jpg", "id/a.jpg", "id/e.jpg"]
+    assert person.splits == {"train": 2} and person.similar == []
+    told = " ".join(advice(stages, person))
+    assert "2 in train" in told and "trained with this person: " in told and "networks.safetensors" in told
+    forget(stages, workspace / ".dvc" / "cache", person)
+    assert_forgotten(workspace)
+
+
+class Killed(BaseException):
+    """The end of the process, with nobody to tidy up."""
+
+
+def test_killed_anywhere_the_same_command_goes_on(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages, cache, steps = workspace / "stages", workspace / ".dvc" / "cache", 0
+    real = {"unlink": Path.unlink, "rmtree": shutil.rmtree, "rows": tool.write_consent}
+
+    def dying(name: str, at: int) -> Callable:
+        def step(*given, **options) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == at:
+                raise Killed
+            real[name](*given, **options)
+
+        return step
+
+    whole, at = workspace / "whole", 0
+    shutil.copytree(stages, whole / "stages")
+    shutil.copytree(workspace / "scratch", whole / "scratch")
+    shutil.copytree(cache, whole / "cache")
+    while True:
+        at, steps = at + 1, 0
+        for name, folder in (("stages", stages), ("scratch", workspace / "scratch"), ("cache", cache)):
+            real["rmtree"](folder)
+            shutil.copytree(whole / name, folder)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", dying("unlink", at))
+            patch.setattr(shutil, "rmtree", dying("rmtree", at))
+            patch.setattr(tool, "write_consent", dying("rows", at))
+            try:
+                forget(stages, cache, find_person(stages, "kim"))
+                break
+            except Killed:
+                pass
+        with suppress(StylebotError):  # nothing is left to find
+            forget(stages, cache, find_person(stages, "kim"))
+        assert_forgotten(workspace)
+    assert at > 12, "every step was the last one once"
+    with pytest.raises(StylebotError, match="neither a photo"):
+        find_person(stages, "kim")
 
 
 def test_a_photo_names_who_looks_alike(workspace: Path) -> None:

@@ -13,6 +13,11 @@ from stylebot.sources import CONSENT
 COLUMNS = ("photo", "subject", "basis", "licence", "expires")
 
 
+def composed(name: str) -> str:
+    """A name in the form in which names are compared: Unicode's composed one."""
+    return unicodedata.normalize("NFC", name)
+
+
 def consent_file(photos: Path, source: str) -> Path:
     """PHOTOS/SOURCE/consent.csv, or PHOTOS/SOURCE.consent.csv for a source that is a zip."""
     inside = photos / source / CONSENT
@@ -22,9 +27,10 @@ def consent_file(photos: Path, source: str) -> Path:
 def read_consent(path: Path) -> list[dict[str, str]]:
     """The rows of one consent.csv, blanks stripped; none when the file does not exist.
 
-    photo: name below the source folder; subject: whom it shows, in your own code; basis: why it is used
-    ("consent 2026-03", "licence", "contract"; "withdrawn" revokes); licence: its own; expires: last day
-    (2027-12-31) or empty. Raises StylebotError for another header, a bad date or a photo that is there twice.
+    photo: name below the source folder, in Unicode's composed form (macOS stores Hangul decomposed);
+    subject: whom it shows, in your own code; basis: why it is used ("consent 2026-03", "licence", "contract";
+    "withdrawn" revokes); licence: its own; expires: last day (2027-12-31) or empty.
+    Raises StylebotError for another header, a bad date or a photo that is there twice.
     """
     if not path.exists():
         return []
@@ -33,7 +39,7 @@ def read_consent(path: Path) -> list[dict[str, str]]:
             reader = csv.DictReader(file)
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise StylebotError(f"{path}: the first line must be {','.join(COLUMNS)}")
-            rows = [{name: (row[name] or "").strip() for name in COLUMNS} for row in reader]
+            rows = [{name: composed((row[name] or "").strip()) for name in COLUMNS} for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise StylebotError(f"{path} is not a UTF-8 CSV file: {error}") from None
     seen: set[str] = set()
@@ -63,15 +69,15 @@ def barred(
     """Those of the (source, photo) pairs `wanted` that may not be used on the day `today`.
 
     A row that is withdrawn, expired or lacks subject or basis bars its photo; `required`: so does no row.
-    Names are compared in Unicode's composed form, since macOS stores Hangul decomposed. Raises StylebotError.
+    Raises StylebotError.
     """
     tables: dict[str, dict[str, dict[str, str]]] = {}
     out = set()
     for source, photo in wanted:
         if source not in tables:
             rows = read_consent(consent_file(photos, source))
-            tables[source] = {unicodedata.normalize("NFC", row["photo"]): row for row in rows}
-        row = tables[source].get(unicodedata.normalize("NFC", photo))
+            tables[source] = {row["photo"]: row for row in rows}
+        row = tables[source].get(composed(photo))
         if required if row is None else invalid(row, today):
             out.add((source, photo))
     return out

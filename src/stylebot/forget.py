@@ -2,7 +2,6 @@
 
 import hashlib
 import shutil
-import unicodedata
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stylebot.consent import consent_file, read_consent, write_consent
+from stylebot.consent import composed, consent_file, read_consent, write_consent
 from stylebot.errors import StylebotError
 from stylebot.files import atomic, scratch
 from stylebot.photos import PhotoError
@@ -25,15 +24,18 @@ _TRAINED = ("train/networks.safetensors", "encode/encoder.safetensors")
 class Person:
     """What is known of the photos to forget: the files, their bytes' sha256 and md5, and traces of them."""
 
-    photos: list[Item]
+    copies: list[Item]  # photos with the same bytes as a named one
+    named: list[Item]
+    rows: set[tuple[str, str]]  # (source, photo) to leave out of consent.csv
     sha256: set[str]
     md5: set[str]
     splits: dict[str, int] = field(default_factory=dict)  # "train" or "heldout" -> faces there
     similar: list[str] = field(default_factory=list)  # other photos that may show the same person
 
-
-def _same(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    @property
+    def photos(self) -> list[Item]:
+        """Every photo to remove."""
+        return self.copies + self.named
 
 
 def find_person(stages: Path, who: str) -> Person:
@@ -43,25 +45,22 @@ def find_person(stages: Path, who: str) -> Person:
     """
     folder = stages / "photos"
     items = list_photos(folder)
-    wanted = _same(who.removeprefix(f"{folder}/"))
-    chosen = {(i.source, i.photo) for i in items if _same(f"{i.source}/{i.photo}") == wanted}
+    wanted = composed(who.removeprefix(f"{folder}/"))
+    chosen = {(i.source, composed(i.photo)) for i in items if composed(f"{i.source}/{i.photo}") == wanted}
     for source in {i.source for i in items}:
-        subjects = {
-            _same(row["photo"])
-            for row in read_consent(consent_file(folder, source))
-            if _same(row["subject"]) == _same(who)
-        }
-        chosen |= {(i.source, i.photo) for i in items if i.source == source and _same(i.photo) in subjects}
+        rows = read_consent(consent_file(folder, source))
+        chosen |= {(source, row["photo"]) for row in rows if row["subject"] == composed(who)}
     if not chosen:
         raise StylebotError(
             f"{who!r} is neither a photo (such as celebrity/a.jpg) in {folder} nor a subject "
             "of a consent.csv there"
         )
     digests = {item: digest for item in items if (digest := _digests(item))}
-    sha256 = {digests[i][0] for i in digests if (i.source, i.photo) in chosen}
-    photos = [i for i in items if (i.source, i.photo) in chosen or digests.get(i, ("",))[0] in sha256]
-    md5 = {digests[i][1] for i in photos if i in digests}
-    person = Person(photos, sha256, md5)
+    named = [i for i in items if (i.source, composed(i.photo)) in chosen]
+    sha256 = {digests[i][0] for i in named if i in digests}
+    copies = [i for i in items if i not in named and digests.get(i, ("",))[0] in sha256]
+    rows = chosen | {(i.source, composed(i.photo)) for i in copies}
+    person = Person(copies, named, rows, sha256, {digests[i][1] for i in copies + named if i in digests})
     _traces(stages, person)
     return person
 
@@ -94,7 +93,7 @@ def _traces(stages: Path, person: Person) -> None:
         person.splits = table.loc[inside, "split"].value_counts().to_dict()
 
 
-def _remove_photos(folder: Path, items: Iterable[Item]) -> None:
+def _remove_photos(items: Iterable[Item]) -> None:
     by_zip: dict[Path, set[int]] = {}
     for item in items:
         if item.member < 0:
@@ -106,11 +105,14 @@ def _remove_photos(folder: Path, items: Iterable[Item]) -> None:
             kept = [info for info in old.infolist() if not info.is_dir()]
             for info in (info for index, info in enumerate(kept) if index not in members):
                 new.writestr(info, old.read(info))
-    for source in {item.source for item in items}:
-        file, gone = consent_file(folder, source), {_same(i.photo) for i in items if i.source == source}
+
+
+def _remove_rows(folder: Path, gone: set[tuple[str, str]]) -> None:
+    for source in sorted({source for source, _ in gone}):
+        file = consent_file(folder, source)
         rows = read_consent(file)
         if rows:
-            write_consent(file, [row for row in rows if _same(row["photo"]) not in gone])
+            write_consent(file, [row for row in rows if (source, row["photo"]) not in gone])
 
 
 def forget(stages: Path, cache: Path, person: Person) -> list[str]:
@@ -120,24 +122,26 @@ def forget(stages: Path, cache: Path, person: Person) -> list[str]:
     Embeddings and restart states go whole too: their keys do not tell whose they are. Trained networks stay.
     """
     done = []
-    _remove_photos(stages / "photos", person.photos)
-    done += [f"photo {item.source}/{item.photo}" for item in person.photos]
-    for md5 in sorted(person.md5):
-        stored = cache / "files" / "md5" / md5[:2] / md5[2:]
-        if stored.exists():
-            stored.unlink()
-            done.append(f"DVC cache {stored.name}")
     for sha256 in sorted(person.sha256):
         for path in sorted((scratch() / "align").glob(f"*/{sha256[:2]}/{sha256}")):
             path.unlink()
             done.append(f"remembered alignment {sha256[:16]}")
     gone = [scratch() / "filter", *(stages / name for name in _SHOWING)]
     if "train" in person.splits:
-        gone += [scratch() / "restarts", stages / "train" / "progress"]
+        gone = [scratch() / "restarts", stages / "train" / "progress", *gone]
     for path in gone:
         if path.exists():
             shutil.rmtree(path)
             done.append(str(path))
+    for md5 in sorted(person.md5):
+        stored = cache / "files" / "md5" / md5[:2] / md5[2:]
+        if stored.exists():
+            stored.unlink()
+            done.append(f"DVC cache {stored.name}")
+    _remove_photos(person.copies)  # found by the named ones, which go last, and their rows after them:
+    _remove_photos(person.named)  # what is left leads the same command here again, should this one be killed
+    _remove_rows(stages / "photos", person.rows)
+    done += [f"photo {item.source}/{item.photo}" for item in person.photos]
     return done
 
 
