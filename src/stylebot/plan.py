@@ -133,6 +133,8 @@ def _contradictions(p: Mapping[str, Section], processes: int) -> list[str]:
     if max(p["superres"].factors) > max(p["encode"].factors):
         wrong.append(f"superres.factors go to {max(p['superres'].factors)}, encode.factors only to "
                      f"{max(p['encode'].factors)}")  # fmt: skip
+    if p["superres"].mode == "faithful" and not p["encode"].faithful.kimg:
+        wrong.append("superres.mode is faithful, but encode.faithful.kimg is 0")
     return wrong
 
 
