@@ -124,7 +124,8 @@ def _sheet_cells(enlarged: list[Enlarged], wanted: torch.Tensor, count: int,
         small, made = _hwc(e.small), {method: _hwc(getattr(e, method)) for method in methods}
         for i in _chosen(len(wanted), count):
             yield small[i].repeat(e.factor, 0).repeat(e.factor, 1), f"x{e.factor}: {len(small[i])} px given"
-            yield from ((rgbs[i], method) for method, rgbs in made.items())
+            for method, rgbs in made.items():
+                yield rgbs[i], "faithful" if method == "result" and "pure" in made else method
             yield originals[i], "original"
 
 
