@@ -23,7 +23,7 @@ PARAMS = {
     "variant": "light", "kimg": 0.024, "batch": 4, "lr": 0.002, "lr_schedule": "cosine", "l2_weight": 1.0,
     "lpips_weight": 0.8, "id_weight": 0.0, "w_norm_weight": 0.005, "w_weight": 1.0, "factors": [1, 4],
     "degradation": "bicubic", "mirror": True, "synthetic_share": 0.5, "synthetic_faces": 8,
-    "synthetic_psi": 1.0, "seed": 3,
+    "synthetic_psi": 1.0, "faithful": {"kimg": 0, "lr": 0.002, "consistency_weight": 1.0}, "seed": 3,
 }  # fmt: skip
 NARROW = {"net.slice1.0": (3, 11), "net.slice2.5": (4, 5), "net.slice3.9": (4, 3), "net.slice4.11": (4, 3),
           "net.slice5.13": (4, 3)}  # fmt: skip
@@ -193,7 +193,7 @@ def interrupted_at(cur_nimg: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_killed_run_goes_on_to_the_same_weights(
     inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(stage, "_SAVE_EVERY", 2)
+    monkeypatch.setattr("stylebot.fitting._SAVE_EVERY", 2)
     wanted = encode(**inputs, params=params())
     whole = load_encoder(inputs["out"])[0].state_dict()
     inputs["out"].unlink()
@@ -212,7 +212,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
 def test_another_runs_remains_are_not_continued(
     inputs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(stage, "_SAVE_EVERY", 2)
+    monkeypatch.setattr("stylebot.fitting._SAVE_EVERY", 2)
     with monkeypatch.context() as patch:
         interrupted_at(16, patch)
         with pytest.raises(KeyboardInterrupt):

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from stylebot.export import (
     export,
     official_state,
     psp_options,
+    read_encoder,
     unlike_psp,
     write_official,
     write_onnx,
@@ -205,6 +207,19 @@ def test_psp_refuses_what_does_not_belong_together(networks: Networks, tmp_path:
     save_encoder(tmp_path / "light.safetensors", light, {})
     with pytest.raises(StylebotError, match=r"a light encoder.*encode\.variant"):
         export(DATA / "rosinality_legacy.pt", "psp", path, encoder=tmp_path / "light.safetensors")
+
+
+def test_psp_gets_no_skip_connections_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for kimg, said in ((3, "skip connections of mode faithful are left out"), (0, "")):
+        params = {"batch": 2, **({"faithful": {"kimg": kimg}} if kimg else {})}
+        average, config = torch.ones(2, 3), {"variant": "psp"}
+        encoder = SimpleNamespace(config=config, net=torch.nn.PReLU(), latent_avg=average)
+        monkeypatch.setattr("stylebot.export.load_encoder", lambda _, e=encoder, p=params: (e, {"params": p}))
+        state, found = read_encoder(tmp_path / "e", tmp_path / "g")
+        assert state.keys() == {"weight", "latent_avg"} and found == params
+        assert (said in capsys.readouterr().err) if said else not capsys.readouterr().err
 
 
 def test_psp_is_told_where_its_decoder_differs(networks: Networks) -> None:

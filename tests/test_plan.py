@@ -77,6 +77,7 @@ def test_sums_are_taken_of_files_that_are_here(workspace: Path) -> None:
     (["pack.resolution=512"], 0, "pack.resolution 512 is above align.resolution 256"),
     ([], 3, "train.batch 8 is not a multiple of 3 processes x train.batch_gpu 8"),
     (["superres.factors=[32]"], 0, "superres.factors go to 32"),
+    (["superres.mode=faithful"], 0, "mode is faithful, but encode.faithful.kimg is 0"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named(settings: list[str], gpus: int, said: str) -> None:
     with pytest.raises(StylebotError, match=said):

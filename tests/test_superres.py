@@ -22,8 +22,8 @@ from stylebot.files import sha256_file
 from stylebot.render import render
 from stylebot.superres import Inputs, SuperresParams, interval, metrics_of, superres, table_of
 
-PARAMS = {"inputs": "heldout", "degradation": "bicubic", "factors": [2, 4], "same_person_distance": 0.5,
-          "base_faces": 10, "sheet_faces": 3, "seed": 0}  # fmt: skip
+PARAMS = {"inputs": "heldout", "mode": "pure", "degradation": "bicubic", "factors": [2, 4],
+          "same_person_distance": 0.5, "base_faces": 10, "sheet_faces": 3, "seed": 0}  # fmt: skip
 
 
 def params(**changes: object) -> SuperresParams:

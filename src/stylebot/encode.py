@@ -1,9 +1,6 @@
 """Stage `encode`: an encoder that finds the generator's styles for a small, blurred face."""
 
-import hashlib
-import json
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -12,23 +9,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from stylebot.checkpoints import load_networks
 from stylebot.dataset import Dataset
 from stylebot.degrade import Degradation, degrade, to_img, to_rgb
 from stylebot.dist import device
 from stylebot.encoder import Encoder, save_encoder
-from stylebot.errors import StylebotError, TrainingDiverged
-from stylebot.files import atomic, scratch, sha256_file
+from stylebot.errors import StylebotError
+from stylebot.faithful import FaithfulParams, pooled, restoring
+from stylebot.files import scratch, sha256_file
+from stylebot.fitting import Pace, Schedule, State, fit
 from stylebot.generator import Generator
 from stylebot.params import Section
 from stylebot.perceptual import Perceptual
 from stylebot.randomness import drawer
+from stylebot.skips import Skips, skips_for
 
-_VERSION = 1  # of the training below: another number starts anew
-_LOSS_PX = 256  # pSp pools larger pictures to this before every loss
-_SAVE_EVERY = 50  # steps between two restart points
+_VERSION = 2  # of the training below: another number starts anew
 _NO_ID = ("the identity loss is left out: it needs ArcFace weights (IR-SE50), which no source of `fetch` "
           "offers, and dlib's network has no gradients; nothing takes its place")
 
@@ -40,7 +37,7 @@ class EncodeParams(Section):
     kimg: float = Field(gt=0)
     batch: int = Field(ge=2)
     lr: float = Field(gt=0, le=0.1)
-    lr_schedule: Literal["cosine", "constant"]
+    lr_schedule: Schedule
     l2_weight: float = Field(ge=0)
     lpips_weight: float = Field(ge=0)
     id_weight: float = Field(ge=0)
@@ -52,6 +49,7 @@ class EncodeParams(Section):
     synthetic_share: float = Field(ge=0, le=1)
     synthetic_faces: int = Field(ge=1)
     synthetic_psi: float = Field(gt=0, le=1)
+    faithful: FaithfulParams
     seed: int = Field(ge=0)
 
     @field_validator("factors")
@@ -85,6 +83,7 @@ class Batch:
     w: torch.Tensor  # [N - n_real,w_dim]
     n_real: int
     w_variance: float = 1.0  # of w over all generated faces
+    factors: tuple[int, ...] = ()  # by which each picture was shrunk
 
 
 def frozen(generator: Generator) -> Generator:
@@ -123,11 +122,8 @@ def batch_at(faces: Faces, params: EncodeParams, cur_nimg: int) -> Batch:
     target[flips] = target[flips].flip(3)
     random = drawer(params.seed, cur_nimg, "photo") if params.degradation == "photo" else None
     small = degrade(target, factors.tolist(), random)
-    return Batch(target, small, faces.fake_w[fake].to(device()), n_real, faces.w_variance)
-
-
-def _pooled(img: torch.Tensor) -> torch.Tensor:
-    return F.adaptive_avg_pool2d(img, _LOSS_PX) if img.shape[2] > _LOSS_PX else img
+    ws = faces.fake_w[fake].to(device())
+    return Batch(target, small, ws, n_real, faces.w_variance, tuple(factors.tolist()))
 
 
 def losses(batch: Batch, codes: torch.Tensor, generator: Generator, perceptual: Perceptual,
@@ -140,7 +136,7 @@ def losses(batch: Batch, codes: torch.Tensor, generator: Generator, perceptual: 
     """
     n, found = batch.n_real, {}
     if n:
-        img, target = _pooled(generator.synthesis(codes[:n], noise_mode="const")), _pooled(batch.target[:n])
+        img, target = pooled(generator.synthesis(codes[:n], noise_mode="const")), pooled(batch.target[:n])
         found["l2"] = F.mse_loss(img, target)
         if params.lpips_weight:
             with torch.no_grad():
@@ -150,84 +146,6 @@ def losses(batch: Batch, codes: torch.Tensor, generator: Generator, perceptual: 
     if n < len(codes):
         found["w"] = F.mse_loss(codes[n:], batch.w[:, None].expand_as(codes[n:])) / batch.w_variance
     return found
-
-
-@dataclass
-class State:
-    """All that a restart needs: progress, networks, optimiser, and the sums of the last tenth's losses."""
-
-    fingerprint: str
-    encoder: Encoder
-    opt: torch.optim.Optimizer
-    cur_nimg: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-
-    def save(self, path: Path) -> None:
-        """Write everything under `path`, whole or not at all."""
-        whole = {"fingerprint": self.fingerprint, "cur_nimg": self.cur_nimg, "sums": self.sums,
-                 "encoder": self.encoder.state_dict(), "opt": self.opt.state_dict()}
-        with atomic(path) as part:
-            torch.save(whole, part)
-
-    def resume(self, path: Path) -> None:
-        """Go on from `path` if it is of the same run; say so either way."""
-        if not path.exists():
-            return
-        stored = torch.load(path, map_location=device(), weights_only=True)
-        if stored["fingerprint"] != self.fingerprint:
-            print("encode: the interrupted run had other parameters, faces or weights: starting anew")
-            return
-        self.encoder.load_state_dict(stored["encoder"])
-        self.opt.load_state_dict(stored["opt"])
-        self.cur_nimg, self.sums = stored["cur_nimg"], stored["sums"]
-        print(f"encode: going on after {self.cur_nimg / 1000:.2f} kimg")
-
-
-def _lr(params: EncodeParams, done: float) -> float:
-    """Learning rate after the share `done` of the run: constant as published, or half a cosine to 1 %."""
-    if params.lr_schedule == "constant":
-        return params.lr
-    return params.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-def _step(state: State, faces: Faces, generator: Generator, perceptual: Perceptual,
-          params: EncodeParams) -> dict[str, float]:
-    weights = {"l2": params.l2_weight, "lpips": params.lpips_weight, "w_norm": params.w_norm_weight,
-               "w": params.w_weight}
-    batch = batch_at(faces, params, state.cur_nimg)
-    parts = losses(batch, state.encoder(batch.small), generator, perceptual, params)
-    state.opt.zero_grad(set_to_none=True)
-    torch.stack([weights[name] * value for name, value in parts.items()]).sum().backward()
-    state.opt.step()
-    values = {name: float(value.detach()) for name, value in parts.items()}
-    if not all(math.isfinite(value) for value in values.values()):
-        raise TrainingDiverged(f"encode: losses {values} after {state.cur_nimg} faces; lower encode.lr")
-    return values
-
-
-def train(state: State, faces: Faces, generator: Generator, perceptual: Perceptual, params: EncodeParams,
-          path: Path) -> dict[str, float]:
-    """Train to `params.kimg`, leaving a restart point at `path` now and then; mean losses of the last tenth.
-
-    Raises: TrainingDiverged when a loss is no longer finite.
-    """
-    total = math.ceil(params.kimg * 1000 / params.batch) * params.batch
-    state.encoder.train()
-    columns = TextColumn("encode"), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
-    with Progress(*columns) as bar:
-        task = bar.add_task("", total=total, note="")
-        while state.cur_nimg < total:
-            for group in state.opt.param_groups:
-                group["lr"] = _lr(params, state.cur_nimg / total)
-            values = _step(state, faces, generator, perceptual, params)
-            state.cur_nimg += params.batch
-            if state.cur_nimg > 0.9 * total:
-                state.sums = {k: state.sums.get(k, 0.0) + v for k, v in {**values, "steps": 1.0}.items()}
-            if state.cur_nimg // params.batch % _SAVE_EVERY == 0:
-                state.save(path)
-            note = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
-            bar.update(task, completed=state.cur_nimg, note=f"{state.cur_nimg / 1000:.2f} kimg  {note}")
-    return {name: value / state.sums["steps"] for name, value in state.sums.items() if name != "steps"}
 
 
 def _check(generator: Generator, dataset: Dataset, params: EncodeParams) -> None:
@@ -242,6 +160,46 @@ def _check(generator: Generator, dataset: Dataset, params: EncodeParams) -> None
         raise StylebotError(f"encode.factors: {max(params.factors)} leaves less than 2 px of {res} px")
 
 
+def _styles(state: State, pace: Pace, faces: Faces, generator: Generator, perceptual: Perceptual,
+            params: EncodeParams, path: Path) -> dict[str, float]:  # fmt: skip
+    """Train the encoder, the net of `state`."""
+    weights = {"l2": params.l2_weight, "lpips": params.lpips_weight, "w_norm": params.w_norm_weight,
+               "w": params.w_weight}  # fmt: skip
+
+    def of(cur_nimg: int) -> dict[str, torch.Tensor]:
+        batch = batch_at(faces, params, cur_nimg)
+        return losses(batch, state.net(batch.small), generator, perceptual, params)
+
+    state.net.train()
+    return fit(state, pace, of, weights, path)
+
+
+def _skips(identity: list, encoder: Encoder, faces: Faces, generator: Generator, perceptual: Perceptual,
+           params: EncodeParams) -> tuple[Skips, dict[str, float]]:  # fmt: skip
+    """Train skip connections for the finished encoder, which stays as it is, like the generator.
+
+    The batches are those that the encoder would have met next.
+    """
+    pace = Pace(params.faithful.kimg, params.batch, params.faithful.lr, params.lr_schedule)
+    torch.manual_seed(params.seed)
+    state = State.start("faithful", "encode.faithful.lr", [identity, params.faithful.model_dump(mode="json")],
+                        skips_for(generator), pace)  # fmt: skip
+    path = scratch() / "faithful.pt"
+    state.resume(path)
+    first = Pace(params.kimg, params.batch, params.lr, params.lr_schedule).total
+    weights = {"l2": params.l2_weight, "lpips": params.lpips_weight,
+               "consistency": params.faithful.consistency_weight}  # fmt: skip
+    encoder.eval().requires_grad_(False)
+
+    def of(cur_nimg: int) -> dict[str, torch.Tensor]:
+        batch = batch_at(faces, params, first + cur_nimg)
+        return restoring(batch.target, batch.small, batch.factors, encoder, state.net, generator, perceptual,
+                         weights)  # fmt: skip
+
+    means = fit(state, pace, of, weights, path)
+    return state.net, {f"faithful_{name}": value for name, value in means.items()}
+
+
 def encode(generator: Path, dataset: Path, perceptual: Path, out: Path,
            params: EncodeParams) -> dict[str, float]:
     """Train the encoder against the frozen G_ema and write it to `out`; returns the metrics.
@@ -253,20 +211,28 @@ def encode(generator: Path, dataset: Path, perceptual: Path, out: Path,
     left_out = {"id": _NO_ID} if params.id_weight else {}
     for why in left_out.values():
         print(f"encode: {why}")
-    identity = [_VERSION, params.model_dump(mode="json"), data.fingerprint, sha256_file(generator),
-                sha256_file(perceptual)]
+    recorded = params.model_dump(mode="json", exclude=None if params.faithful.kimg else {"faithful"})
+    identity = [_VERSION, params.model_dump(mode="json", exclude={"faithful"}), data.fingerprint,
+                sha256_file(generator), sha256_file(perceptual)]  # fmt: skip
     torch.manual_seed(params.seed)  # the initial weights; nothing after this line draws from it
     encoder = Encoder(params.variant, decoder.img_resolution, decoder.w_dim)
     encoder.latent_avg.copy_(decoder.mapping.w_avg.expand_as(encoder.latent_avg))
-    encoder.to(device())
-    state = State(hashlib.sha256(json.dumps(identity).encode()).hexdigest(), encoder,
-                  torch.optim.Adam(encoder.parameters(), lr=params.lr, betas=(0.9, 0.999)))
+    pace = Pace(params.kimg, params.batch, params.lr, params.lr_schedule)
+    state = State.start("encode", "encode.lr", identity, encoder, pace)
     path = scratch() / "encode.pt"
     state.resume(path)
     faces = Faces(torch.from_numpy(data.read_all()),
                   *make_faces(decoder, params.synthetic_faces, params.synthetic_psi, params.seed))
-    means = train(state, faces, decoder, Perceptual(perceptual).to(device()), params, path)
-    save_encoder(out, encoder, {"params": params.model_dump(mode="json"), "left_out": left_out,
-                                "generator_sha256": sha256_file(generator), "kimg": state.cur_nimg / 1000})
-    path.unlink(missing_ok=True)
+    distance = Perceptual(perceptual).to(device())
+    means = _styles(state, pace, faces, decoder, distance, params, path)
+    meta = {"params": recorded, "left_out": left_out, "generator_sha256": sha256_file(generator),
+            "kimg": state.cur_nimg / 1000}  # fmt: skip
+    skips = None
+    if params.faithful.kimg:
+        state.save(path)  # a restart finds the encoder finished
+        skips, more = _skips(identity, encoder, faces, decoder, distance, params)
+        means |= more
+    save_encoder(out, encoder, meta, skips)
+    for name in ("encode.pt", "faithful.pt"):
+        (scratch() / name).unlink(missing_ok=True)
     return {f"encode_{name}": value for name, value in sorted(means.items())}

@@ -239,10 +239,15 @@ class Encoder(nn.Module):
         return self.net(img) + self.latent_avg
 
 
-def save_encoder(path: Path, encoder: Encoder, meta: dict) -> None:
-    """Write weights and `config` as safetensors; `meta` (plain data) travels as JSON beside them."""
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in encoder.state_dict().items()}
-    text = json.dumps({"config": encoder.config, "meta": meta}, sort_keys=True)
+def save_encoder(path: Path, encoder: Encoder, meta: dict, skips: nn.Module | None = None) -> None:
+    """Write weights and `config` as safetensors; `meta` (plain data) travels as JSON beside them.
+
+    skips: `Skips` that were trained for this encoder; `load_skips` reads them.
+    """
+    nets, extra = ({"": encoder, "skips.": skips}, {"skips": skips.config}) if skips else ({"": encoder}, {})
+    state = {prefix + key: value.detach().cpu().contiguous().clone()
+             for prefix, net in nets.items() for key, value in net.state_dict().items()}
+    text = json.dumps({"config": encoder.config, "meta": meta, **extra}, sort_keys=True)
     with atomic(path) as part:
         save_file(state, part, {"stylebot_encoder": text})
 
@@ -255,7 +260,7 @@ def load_encoder(path: Path) -> tuple[Encoder, dict]:
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("stylebot_encoder")
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            state = {k: file.get_tensor(k) for k in file.keys() if not k.startswith("skips.")}  # noqa: SIM118
     except OSError as error:
         raise StylebotError(f"{path}: {error.strerror or error}") from None
     except (SafetensorError, ValueError, RuntimeError, AttributeError, TypeError) as error:

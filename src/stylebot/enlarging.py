@@ -1,12 +1,14 @@
 """Small faces enlarged by bicubic and through an encoder and its generator, and how near they come."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from stylebot.checkpoints import load_networks
 from stylebot.degrade import Degradation, reduced, resize, to_img, to_rgb
@@ -17,8 +19,10 @@ from stylebot.files import sha256_file
 from stylebot.generator import Generator
 from stylebot.photos import PhotoError, read_photo
 from stylebot.randomness import drawer
+from stylebot.skips import Skips, load_skips, synthesise
 
 BATCH = 16
+Mode = Literal["pure", "faithful"]
 _MOST_PIXELS = 120_000_000
 
 
@@ -27,7 +31,7 @@ class Enlarger:
     """An encoder and the generator that it was trained against, both frozen, on the device.
 
     pull: 1 leaves the found styles; a smaller one pulls them towards the generator's average face, which
-    shows what the measures make of a known drift.
+    shows what the measures make of a known drift. skips: of the mode "faithful", None in the mode "pure".
     """
 
     encoder: Encoder
@@ -35,28 +39,39 @@ class Enlarger:
     degradation: Degradation = "bicubic"
     seed: int = 0
     pull: float = 1.0
+    skips: Skips | None = None
 
     @torch.no_grad()
     def rebuild(self, given: torch.Tensor) -> torch.Tensor:
         """Faces [N,3,R,R] float that the generator makes of `given` [N,3,R,R] float, [-1,1], blurred."""
         codes, average = self.encoder(given), self.decoder.mapping.w_avg
-        return self.decoder.synthesis(average + self.pull * (codes - average), noise_mode="const")
+        ws = average + self.pull * (codes - average)
+        if self.skips is None:
+            return self.decoder.synthesis(ws, noise_mode="const")
+        return synthesise(self.decoder, ws, self.skips(given))
 
 
 @dataclass(frozen=True)
 class Enlarged:
-    """One factor's pictures, uint8 [N,3,·,·]: what was given, what bicubic and the networks make of it."""
+    """One factor's pictures, uint8 [N,3,·,·]: what was given, what bicubic and the networks make of it.
+
+    Of the mode "faithful" also what Lanczos and the networks without skips make of it.
+    """
 
     factor: int
     small: torch.Tensor
     bicubic: torch.Tensor
     result: torch.Tensor
+    lanczos: torch.Tensor | None = None
+    pure: torch.Tensor | None = None
 
 
-def load_enlarger(encoder: Path, generator: Path, degradation: Degradation, seed: int) -> Enlarger:
+def load_enlarger(encoder: Path, generator: Path, degradation: Degradation, seed: int,
+                  mode: Mode = "pure") -> Enlarger:  # fmt: skip
     """Read both; says so when the encoder was trained against another generator or on other pictures.
 
-    Raises: StylebotError for an encoder of a generator of another resolution or width of w.
+    Raises: StylebotError for an encoder of a generator of another resolution or width of w, and for the mode
+    "faithful" with an encoder that was trained without skip connections.
     """
     net, meta = load_encoder(encoder)
     decoder = load_networks(generator, need=("G_ema",)).G_ema.eval().requires_grad_(False)
@@ -70,7 +85,15 @@ def load_enlarger(encoder: Path, generator: Path, degradation: Degradation, seed
     learnt = meta.get("params", {}).get("degradation", "bicubic")
     if learnt != degradation:
         print(f"superres: the encoder was trained on {learnt}, the small faces here are {degradation}")
-    return Enlarger(net.to(device()), decoder.to(device()), degradation, seed)
+    skips = load_skips(encoder, decoder).to(device()) if mode == "faithful" else None
+    return Enlarger(net.to(device()), decoder.to(device()), degradation, seed, skips=skips)
+
+
+def lanczos(small: torch.Tensor, px: int) -> torch.Tensor:
+    """`small` [N,3,s,s] uint8 enlarged to [N,3,px,px] by Lanczos' window of three lobes (Pillow)."""
+    pictures = [Image.fromarray(rgb).resize((px, px), Image.Resampling.LANCZOS)
+                for rgb in small.permute(0, 2, 3, 1).contiguous().numpy()]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
 
 
 @torch.no_grad()
@@ -85,8 +108,12 @@ def enlarge(rgbs: torch.Tensor, factor: int, networks: Enlarger) -> Enlarged:
         photo = networks.degradation == "photo"
         small = reduced(img, factor, drawer(networks.seed, first, f"photo x{factor}") if photo else None)
         given = resize(small, img.shape[2], "bilinear")
-        pictures = small, resize(small, img.shape[2]), networks.rebuild(given)
-        parts.append(tuple(to_rgb(picture).cpu() for picture in pictures))
+        pictures = [small, resize(small, img.shape[2]), networks.rebuild(given)]
+        pictures = [to_rgb(picture).cpu() for picture in pictures]
+        if networks.skips is not None:
+            pure = replace(networks, skips=None).rebuild(given)
+            pictures += [lanczos(pictures[0], img.shape[2]), to_rgb(pure).cpu()]
+        parts.append(tuple(pictures))
     return Enlarged(factor, *(torch.cat(part) for part in zip(*parts, strict=True)))
 
 

@@ -56,7 +56,10 @@ def read_encoder(path: Path, generator: Path) -> tuple[dict[str, Tensor], dict]:
         raise StylebotError(f"{path} is a {variant} encoder, which pSp has not; set encode.variant to psp")
     if generator.is_file() and meta.get("generator_sha256") not in (None, sha256_file(generator)):
         raise StylebotError(f"{path} was trained against another generator than {generator}")
-    return encoder.net.state_dict() | {"latent_avg": encoder.latent_avg}, dict(meta.get("params", {}))
+    params = dict(meta.get("params", {}))
+    if "faithful" in params:
+        print("export: the skip connections of mode faithful are left out, pSp has none", file=sys.stderr)
+    return encoder.net.state_dict() | {"latent_avg": encoder.latent_avg}, params
 
 
 def psp_options(G: Generator, encoder: Mapping[str, Tensor], params: Mapping[str, object]) -> dict:

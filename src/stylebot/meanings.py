@@ -66,11 +66,13 @@ _SAYS = {
     "train_best_kid": ("lowest KID while training", "lower", "Too kind where it chose the networks."),
     "train_best_kimg": ("where KID was lowest, kimg", "", "Far before the end: training went on too long."),
     "train_p": ("augmentation probability", "", "How often training pictures were changed at the end."),
+    "encode_faithful_(.+)": ("{0} loss of the skip connections", "lower",
+                             "Mean over the last tenth of their training."),
     "encode_(.+)": ("{0} loss of the encoder", "lower", "Mean over the last tenth of its training."),
     "superres_psnr(_bicubic)?_x(.+)": ("PSNR at ×{1}, dB{0}", "higher", _PSNR),
     "superres_lpips(_bicubic)?_x(.+)": ("perceptual distance at ×{1}{0}", "lower", _LPIPS),
     "superres_id(_bicubic)?_x(.+)": ("identity distance at ×{1}{0}", "lower", _IDENTITY),
-    "superres_drift(_bicubic)?_x(.+)": ("drift at ×{1}{0}", "lower", _DRIFT),
+    "superres_drift(_bicubic|_lanczos|_pure)?_x(.+)": ("drift at ×{1}{0}", "lower", _DRIFT),
     "superres_kid_x(.+)": ("KID to the region at ×{0}", "lower", _NEAR),
     "superres_kid_base_x(.+)": ("KID to the base domain at ×{0}", "", _AWAY),
     "superres_kid_given": ("KID of the given faces", "", "The same before they were made small and rebuilt."),
@@ -84,7 +86,8 @@ _SAYS = {
     "audit_same_person_heldout": ("look-alikes by chance", "", "The same for real people never trained on."),
     "audit_threshold": ("threshold", "", "Identity distance below which two faces pass for one person."),
 }
-_PLAIN = {None: "", "_bicubic": ", bicubic", "tuned": "fine-tuned"}
+_PLAIN = {None: "", "_bicubic": ", bicubic", "_lanczos": ", Lanczos", "_pure": ", mode pure",
+          "tuned": "fine-tuned"}
 
 
 def meaning(name: str) -> Meaning | None:

@@ -133,6 +133,8 @@ def _contradictions(p: Mapping[str, Section], processes: int) -> list[str]:
     if max(p["superres"].factors) > max(p["encode"].factors):
         wrong.append(f"superres.factors go to {max(p['superres'].factors)}, encode.factors only to "
                      f"{max(p['encode'].factors)}")  # fmt: skip
+    if p["superres"].mode == "faithful" and not p["encode"].faithful.kimg:
+        wrong.append("superres.mode is faithful, but encode.faithful.kimg is 0")
     return wrong
 
 
@@ -225,7 +227,7 @@ def lines(name: str, e: Estimate, kimg: float, source: str) -> Iterator[str]:
            f"{ref.source}")  # fmt: skip
     spent = ", ".join(f"{stage} {hours:.2g}" for stage, hours in e.hours.items())
     yield (f"time      {sum(e.hours.values()):.2g} hours, {e.photos.count} photos, {kimg:g} kimg: {spent}; "
-           "filter, fid, superres, audit not counted")  # fmt: skip
+           "filter, encode.faithful, fid, superres, audit not counted")  # fmt: skip
     wanted = ", ".join(f"{what} {size / _GIB:.1f}" for what, size in e.disk_bytes.items())
     yield (f"disk      {sum(e.disk_bytes.values()) / _GIB:.1f} GiB: {wanted}; each further experiment "
            f"{e.again_bytes / _GIB:.1f}")  # fmt: skip

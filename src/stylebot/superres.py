@@ -1,6 +1,7 @@
 """Stage `superres`: held-out faces made small, rebuilt through the generator, measured against bicubic."""
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from stylebot.enlarging import (
     BATCH,
     Enlarged,
     Enlarger,
+    Mode,
     enlarge,
     load_enlarger,
     psnr_db,
@@ -36,7 +38,7 @@ from stylebot.perceptual import Perceptual
 from stylebot.render import stream
 from stylebot.sheets import contact_sheet
 
-METHODS = ("bicubic", "result")
+METHODS = {"pure": ("bicubic", "result"), "faithful": ("bicubic", "lanczos", "pure", "result")}
 MEASURES = ("psnr_db", "ssim", "lpips", "id_distance", "same_person")
 _DRAWS = 1000
 
@@ -45,6 +47,7 @@ class SuperresParams(Section):
     """What `superres` reads from params.yaml; explained there."""
 
     inputs: str = Field(min_length=1)
+    mode: Mode
     degradation: Degradation
     factors: list[int] = Field(min_length=1)
     same_person_distance: float = Field(gt=0, lt=2)
@@ -114,15 +117,15 @@ def _chosen(count: int, most: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(most, count)).round().astype(int)
 
 
-def _sheet_cells(enlarged: list[Enlarged], wanted: torch.Tensor,
-                 count: int) -> Iterator[tuple[np.ndarray, str]]:
+def _sheet_cells(enlarged: list[Enlarged], wanted: torch.Tensor, count: int,
+                 methods: Sequence[str]) -> Iterator[tuple[np.ndarray, str]]:  # fmt: skip
     originals = _hwc(wanted)
     for e in enlarged:
-        small, bicubic, result = _hwc(e.small), _hwc(e.bicubic), _hwc(e.result)
+        small, made = _hwc(e.small), {method: _hwc(getattr(e, method)) for method in methods}
         for i in _chosen(len(wanted), count):
             yield small[i].repeat(e.factor, 0).repeat(e.factor, 1), f"x{e.factor}: {len(small[i])} px given"
-            yield bicubic[i], "bicubic"
-            yield result[i], "result"
+            for method, rgbs in made.items():
+                yield rgbs[i], "faithful" if method == "result" and "pure" in made else method
             yield originals[i], "original"
 
 
@@ -157,7 +160,7 @@ def metrics_of(table: pd.DataFrame) -> dict[str, float]:
     mean = table.set_index(["factor", "method", "measure"])["mean"]
     short = {"psnr_db": "psnr", "lpips": "lpips", "id_distance": "id"}
     return {f"superres_{short[m]}{'_bicubic' if how == 'bicubic' else ''}_x{f}": float(mean[f, how, m])
-            for f in sorted(set(table["factor"])) for how in METHODS for m in short}
+            for f in sorted(set(table["factor"])) for how in ("bicubic", "result") for m in short}
 
 
 def drift_of(
@@ -176,7 +179,7 @@ def drift_of(
     found = {}
     if domains.clear:
         for (factor, how), faces in who.items():
-            name = f"superres_drift{'_bicubic' if how == 'bicubic' else ''}_x{factor}"
+            name = f"superres_drift{'' if how == 'result' else f'_{how}'}_x{factor}"
             found[name] = domains.ruler.drift(wanted_who, faces, params.seed)
     else:
         print(f"superres: drift is left out: the region's faces and the base generator's are told apart in "
@@ -225,7 +228,7 @@ def superres(inputs: Inputs, out: Path, params: SuperresParams) -> dict[str, flo
     Raises: StylebotError for an encoder, a generator and faces that do not fit each other, for too few faces
     and for a picture of the folder that cannot be read.
     """
-    networks = load_enlarger(inputs.encoder, inputs.generator, params.degradation, params.seed)
+    networks = load_enlarger(inputs.encoder, inputs.generator, params.degradation, params.seed, params.mode)
     if params.inputs not in ("heldout", "generated"):
         return _own(networks, inputs.generator, out, params)
     data = Dataset(inputs.heldout)
@@ -237,10 +240,10 @@ def superres(inputs: Inputs, out: Path, params: SuperresParams) -> dict[str, flo
         seeds = range(params.seed, params.seed + len(data))
         wanted = torch.cat([rgb.cpu() for rgb in stream(networks.decoder, seeds, BATCH, noise_mode="random")])
     wanted_who = people.embed(_hwc(wanted), "originals", keep=params.inputs == "heldout")
-    enlarged, found, who = [], [], {}
+    enlarged, found, who, methods = [], [], {}, METHODS[params.mode]
     for factor in track(params.factors, description="superres"):
         enlarged.append(enlarge(wanted, factor, networks))
-        for method in METHODS:
+        for method in methods:
             rgbs = getattr(enlarged[-1], method)
             who[factor, method] = people.embed(_hwc(rgbs), f"{method} x{factor}", keep=False)
             found.append((factor, method, compare(rgbs, wanted, who[factor, method], wanted_who, distance,
@@ -249,11 +252,11 @@ def superres(inputs: Inputs, out: Path, params: SuperresParams) -> dict[str, flo
     drift = drift_of(domains, who, wanted_who, enlarged[-1], wanted, params)
     write_bytes(out / "table.csv", table.to_csv(index=False, float_format="%.5g").encode())
     write_bytes(out / "drift.csv", _drift_csv(drift, domains.ruler.clear, len(wanted)))
-    rgbs, captions = zip(*_sheet_cells(enlarged, wanted, params.sheet_faces), strict=True)
-    each = len(rgbs) // len(enlarged)
-    for i, e in enumerate(enlarged):
-        write_rows(out / f"rows_x{e.factor}.png", rgbs[i * each : (i + 1) * each])
+    for e in enlarged:
+        rows = _sheet_cells([e], wanted, params.sheet_faces, METHODS["pure"])
+        write_rows(out / f"rows_x{e.factor}.png", [rgb for rgb, _ in rows])
+    rgbs, captions = zip(*_sheet_cells(enlarged, wanted, params.sheet_faces, methods), strict=True)
     kind = "Held-out" if params.inputs == "heldout" else "Generated"
-    _write_sheet(out / "sheet.png", rgbs, captions, 4, f"{kind} faces, super-resolved")
-    own = {name: e.value for name, e in drift.items() if "bicubic" not in name}
+    _write_sheet(out / "sheet.png", rgbs, captions, len(methods) + 2, f"{kind} faces, super-resolved")
+    own = {name: e.value for name, e in drift.items() if not re.search("_(bicubic|lanczos|pure)_", name)}
     return metrics_of(table) | own

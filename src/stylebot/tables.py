@@ -12,8 +12,8 @@ _CLOSE = 1e-3  # relative; tables and metrics are rounded to about five digits
 
 def _name(path: str, row: Mapping[str, str]) -> str:
     if "measure" in row:
-        bicubic = "_bicubic" if row["method"] == "bicubic" else ""
-        return f"superres_{_SHORT.get(row['measure'], row['measure'])}{bicubic}_x{row['factor']}"
+        method = "" if row["method"] == "result" else f"_{row['method']}"
+        return f"superres_{_SHORT.get(row['measure'], row['measure'])}{method}_x{row['factor']}"
     if "/audit/" in path:
         return f"audit_{row['name']}" + ("" if row["faces"] == "generated" else f"_{row['faces']}")
     return row["name"]

@@ -1,0 +1,119 @@
+"""Fitting a network step by step: restart points, learning rates, a progress bar, means of the last tenth."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from stylebot.dist import device
+from stylebot.errors import TrainingDiverged
+from stylebot.files import atomic
+
+Schedule = Literal["cosine", "constant"]
+_SAVE_EVERY = 50  # steps between two restart points
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long and how fast: `kimg` thousand pictures in steps of `batch`, learning rate and its schedule."""
+
+    kimg: float
+    batch: int
+    lr: float
+    schedule: Schedule
+
+    @property
+    def total(self) -> int:
+        """Pictures of the whole run, a multiple of the batch."""
+        return math.ceil(self.kimg * 1000 / self.batch) * self.batch
+
+    def lr_at(self, cur_nimg: int) -> float:
+        """Learning rate after `cur_nimg` pictures: constant as published, or half a cosine to 1 %."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * cur_nimg / self.total)))
+
+
+@dataclass
+class State:
+    """All that a restart needs: progress, network, optimiser, and the sums of the last tenth's losses.
+
+    name: what messages call the run; lr_name: the parameter to lower when it diverges
+    """
+
+    name: str
+    lr_name: str
+    fingerprint: str
+    net: nn.Module
+    opt: torch.optim.Optimizer
+    cur_nimg: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def start(cls, name: str, lr_name: str, identity: object, net: nn.Module, pace: Pace) -> Self:
+        """Adam at picture 0; identity: plain data that tells this run from every other."""
+        net.to(device())
+        opt = torch.optim.Adam(net.parameters(), lr=pace.lr, betas=(0.9, 0.999))
+        return cls(name, lr_name, hashlib.sha256(json.dumps(identity).encode()).hexdigest(), net, opt)
+
+    def save(self, path: Path) -> None:
+        """Write everything under `path`, whole or not at all."""
+        whole = {"fingerprint": self.fingerprint, "cur_nimg": self.cur_nimg, "sums": self.sums,
+                 "net": self.net.state_dict(), "opt": self.opt.state_dict()}
+        with atomic(path) as part:
+            torch.save(whole, part)
+
+    def resume(self, path: Path) -> None:
+        """Go on from `path` if it is of the same run; say so either way."""
+        if not path.exists():
+            return
+        stored = torch.load(path, map_location=device(), weights_only=True)
+        if stored["fingerprint"] != self.fingerprint:
+            print(f"{self.name}: the interrupted run had other parameters, faces or weights: starting anew")
+            return
+        self.net.load_state_dict(stored["net"])
+        self.opt.load_state_dict(stored["opt"])
+        self.cur_nimg, self.sums = stored["cur_nimg"], stored["sums"]
+        print(f"{self.name}: going on after {self.cur_nimg / 1000:.2f} kimg")
+
+
+def _step(state: State, parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, float]:
+    state.opt.zero_grad(set_to_none=True)
+    torch.stack([weights[name] * value for name, value in parts.items()]).sum().backward()
+    state.opt.step()
+    values = {name: float(value.detach()) for name, value in parts.items()}
+    if not all(math.isfinite(value) for value in values.values()):
+        raise TrainingDiverged(f"{state.name}: losses {values} after {state.cur_nimg} faces; "
+                               f"lower {state.lr_name}")  # fmt: skip
+    return values
+
+
+def fit(state: State, pace: Pace, losses: Callable[[int], Mapping[str, Tensor]], weights: Mapping[str, float],
+        path: Path) -> dict[str, float]:  # fmt: skip
+    """Train `state.net` to the end of `pace`, leaving a restart point at `path` now and then.
+
+    losses: unweighted losses by name of the batch that follows so many pictures; each has its weight
+    Returns their means over the last tenth. Raises: TrainingDiverged when a loss is no longer finite.
+    """
+    columns = TextColumn(state.name), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=pace.total, note="")
+        while state.cur_nimg < pace.total:
+            for group in state.opt.param_groups:
+                group["lr"] = pace.lr_at(state.cur_nimg)
+            values = _step(state, losses(state.cur_nimg), weights)
+            state.cur_nimg += pace.batch
+            if state.cur_nimg > 0.9 * pace.total:
+                state.sums = {k: state.sums.get(k, 0.0) + v for k, v in {**values, "steps": 1.0}.items()}
+            if state.cur_nimg // pace.batch % _SAVE_EVERY == 0:
+                state.save(path)
+            note = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
+            bar.update(task, completed=state.cur_nimg, note=f"{state.cur_nimg / 1000:.2f} kimg  {note}")
+    return {name: value / state.sums["steps"] for name, value in state.sums.items() if name != "steps"}
