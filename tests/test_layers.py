@@ -20,9 +20,9 @@ LAYERS = (
     "charts meanings differences tables jpeg probes embedded scenes scenery staging",
     "generator discriminator losses augment encoder psp",
     "photos sources consent entries faces crops limits lineups inspection workers machines dataset weights "
-    "arrays pickles torchfile official rosinality legacy checkpoints dist randomness trainer restarts "
-    "inception perceptual render download facemaker latents provenance films projection lookalikes portions "
-    "plans watch features domains enlarging runs costs recipes",
+    "arrays pickles torchfile official rosinality legacy checkpoints dist randomness compiled trainer "
+    "restarts inception perceptual render download facemaker latents provenance films projection lookalikes "
+    "portions plans watch features domains enlarging runs costs recipes",
     " ".join(STAGES) + " base sample generate export forget verify doctor guard card settings calibrate "
     "compare drift plan",
 )

@@ -24,7 +24,7 @@ PARAMS = {
     "freeze_d": 3, "kimg": 0.064, "batch": 8, "batch_gpu": 8, "lr_g": 0.002, "lr_d": 0.002, "r1_gamma": 1.0,
     "pl_weight": 2.0, "style_mixing_prob": 0.9, "G_reg_interval": 2, "D_reg_interval": 3, "ema_kimg": 0.05,
     "augment": "bgc", "ada_target": 0.6, "ada_kimg": 0.5, "p_initial": 0.4, "p_max": 0.8, "mirror": True,
-    "tick_kimg": 0.016, "snap_ticks": 2, "seed": 3, "allow_missing": False,
+    "compile": "auto", "tick_kimg": 0.016, "snap_ticks": 2, "seed": 3, "allow_missing": False,
     "lr_schedule": "cosine", "lr_mapping": 1.0, "lr_noise": 1.0, "lecam_weight": 0.0,
     "eval_snaps": 0, "eval_images": 10, "keep": "last", "patience": 0,
 }  # fmt: skip
