@@ -3,7 +3,8 @@
 Compiled functions take tensors alone: random numbers are drawn before them, augmentation (whose shapes vary)
 and messages between processes stay outside, parameters are the networks' own. torch.compile refuses a second
 derivative from outside; the regularisers therefore take their first one within, by torch.func.grad, which is
-right as long as no operation of the networks writes in place.
+right as long as no operation of the networks writes in place. What they differentiate a second time goes by
+`convolutions`: torch's own formula would put several operations per channel into the graph.
 """
 
 import sys
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import grad
 
-from stylebot import dist, losses
+from stylebot import convolutions, dist, losses
 from stylebot.discriminator import Discriminator
 from stylebot.generator import MAIN_MEMORY_FORMAT, Generator, Randn, SynthesisLayer
 from stylebot.losses import Augment
@@ -136,6 +137,7 @@ def compiled_phases(
     Everything is compiled here, before training, and its gradients of made-up samples are held against the
     eager ones. All processes decide alike. Nothing of the networks changes but `requires_grad`.
     """
+    convolutions.install()
     fast, slow = Compiled(G, D, backend), Eager(G, D)
     chosen: dict[str, Eager] = {}
     for phase, count in counts.items():
