@@ -51,7 +51,7 @@ def test_compiled_gradients_are_the_eager_ones(capsys: pytest.CaptureFixture[str
     compile_phases(state, numbers, "aot_eager")
     after = weights(state)
     assert all(torch.equal(tensor, after[k]) for k, tensor in before.items())
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err.count("\n") == 1  # that it compiles, and no refusal
     assert {type(passes) for passes in state.passes.values()} == {Compiled}
     assert all(p.grad is None for net in (state.G, state.D) for p in net.parameters())
     found = gradients(state, numbers, 2)
@@ -90,7 +90,7 @@ def test_a_phase_that_cannot_be_compiled_stays_eager_and_says_so(
     compile_phases(state, numbers, "aot_eager")
     kinds = {"Gmain": Compiled, "Greg": Eager, "Dmain": Compiled, "Dreg": Eager}
     assert {phase: type(passes) for phase, passes in state.passes.items()} == kinds
-    greg, dreg = capsys.readouterr().err.splitlines()
+    _, greg, dreg = capsys.readouterr().err.splitlines()
     assert greg.startswith("train: phase Greg runs without torch.compile: Unsupported: ")
     assert dreg == ("train: phase Dreg runs without torch.compile: its gradient is 0.21 of its length "
                     "off the eager one")  # fmt: skip

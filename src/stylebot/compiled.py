@@ -140,6 +140,8 @@ def compiled_phases(
     convolutions.install()
     fast, slow = Compiled(G, D, backend), Eager(G, D)
     chosen: dict[str, Eager] = {}
+    if dist.rank() == 0:
+        print("train: compiling; the first time on a machine this takes minutes", file=sys.stderr)
     for phase, count in counts.items():
         reason = _refusal(fast, slow, phase, trainable, count)
         refused = dist.anywhere(bool(reason))
