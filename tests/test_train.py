@@ -119,6 +119,13 @@ def same(one: Path, other: Path) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_phases_are_compiled_when_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(stage, "compile_phases", lambda state, recipe: asked.append(recipe.batch))
+    found = [run(s, compile=s, kimg=0.008) and len(asked) for s in ("auto", "never", "always")]
+    assert found == [0, 0, 1]  # auto: on a GPU
+
+
 def test_what_is_delivered(whole: tuple[Path, dict[str, float]], inputs: Path) -> None:
     out, metrics = whole
     assert metrics.keys() == {f"train_{name}" for name in (
@@ -281,9 +288,7 @@ def test_divergence_ends_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         run("a")
 
 
-def test_a_loss_that_is_not_finite_stays_out_of_the_metrics(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_non_finite_loss_stays_out_of_the_metrics(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = losses.generator_loss, []
 
     def once(logits: Tensor) -> Tensor:
