@@ -35,7 +35,7 @@ class Recorded:
         z, c = self.given["gen_z"][:count], self.given["gen_c"][:count]
         cutoff, chance, z_mix = int(self.next("_randint")), float(self.next("_rand")), self.next("_randn")
         mixed = chance < OPTIONS["style_mixing_prob"]
-        return losses.mixed_ws(G, z, c, z_mix, cutoff if mixed else None), c
+        return losses.mixed_ws(G.mapping, z, c, z_mix, cutoff if mixed else None), c
 
 
 def compute(name: str, G: Generator, D: Discriminator, drawn: Recorded, pl_mean: Tensor) -> dict[str, Tensor]:
@@ -186,9 +186,9 @@ def test_path_length_penalty_in_shares_is_the_whole() -> None:
 def test_style_mixing() -> None:
     G = tiny_generator().train()
     z, other = torch.randn(2, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
-    plain = losses.mixed_ws(G, z, None)
+    plain = losses.mixed_ws(G.mapping, z, None)
     w_avg = G.mapping.w_avg.clone()
-    mixed = losses.mixed_ws(G, z, None, other, 1)
+    mixed = losses.mixed_ws(G.mapping, z, None, other, 1)
     assert torch.equal(mixed[:, :1], plain[:, :1])
     torch.testing.assert_close(mixed[:, 1:], G.eval().mapping(other)[:, 1:])
     wanted = w_avg * 0.995 + plain[:, 0].mean(dim=0) * 0.005

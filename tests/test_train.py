@@ -24,7 +24,7 @@ PARAMS = {
     "freeze_d": 3, "kimg": 0.064, "batch": 8, "batch_gpu": 8, "lr_g": 0.002, "lr_d": 0.002, "r1_gamma": 1.0,
     "pl_weight": 2.0, "style_mixing_prob": 0.9, "G_reg_interval": 2, "D_reg_interval": 3, "ema_kimg": 0.05,
     "augment": "bgc", "ada_target": 0.6, "ada_kimg": 0.5, "p_initial": 0.4, "p_max": 0.8, "mirror": True,
-    "tick_kimg": 0.016, "snap_ticks": 2, "seed": 3, "allow_missing": False,
+    "compile": "auto", "tick_kimg": 0.016, "snap_ticks": 2, "seed": 3, "allow_missing": False,
     "lr_schedule": "cosine", "lr_mapping": 1.0, "lr_noise": 1.0, "lecam_weight": 0.0,
     "eval_snaps": 0, "eval_images": 10, "keep": "last", "patience": 0,
 }  # fmt: skip
@@ -117,6 +117,13 @@ def result(folder: Path) -> dict[str, Tensor]:
 def same(one: Path, other: Path) -> bool:
     a, b = result(one), result(other)
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_phases_are_compiled_when_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(stage, "compile_phases", lambda state, recipe: asked.append(recipe.batch))
+    found = [run(s, compile=s, kimg=0.008) and len(asked) for s in ("auto", "never", "always")]
+    assert found == [0, 0, 1]  # auto: on a GPU
 
 
 def test_what_is_delivered(whole: tuple[Path, dict[str, float]], inputs: Path) -> None:
@@ -281,9 +288,7 @@ def test_divergence_ends_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         run("a")
 
 
-def test_a_loss_that_is_not_finite_stays_out_of_the_metrics(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_non_finite_loss_stays_out_of_the_metrics(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = losses.generator_loss, []
 
     def once(logits: Tensor) -> Tensor:

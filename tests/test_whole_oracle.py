@@ -127,18 +127,18 @@ def accumulated(case: Case, name: str, phase: int, G: Generator, D: Discriminato
     tape = iter(sorted(name for name in case.arrays if name.startswith(f"{start}rng")))
     how, draw = entry["noise_mode"], lambda shape: case.given(next(tape))
     if name in ("Gmain", "Gboth"):
-        fake = D(G.synthesis(losses.mixed_ws(G, z, c), how, draw), c)
+        fake = D(G.synthesis(losses.mixed_ws(G.mapping, z, c), how, draw), c)
         case.close(f"{phase}/report/Loss/scores/fake", fake[:, 0])
         (losses.generator_loss(fake).mean() * gain).backward()
     if name in ("Greg", "Gboth"):
         count = len(z) // options["pl_batch_shrink"]
-        ws = losses.mixed_ws(G, z[:count], c[:count])
+        ws = losses.mixed_ws(G.mapping, z[:count], c[:count])
         lengths = losses.path_lengths(G, ws, draw, how, draw)
         penalty, pl_mean = losses.path_length_penalty(lengths, pl_mean, options["pl_decay"])
         ((penalty * options["pl_weight"]).mean() * gain).backward()
     if name in ("Dmain", "Dboth"):
         with torch.no_grad():
-            img = G.synthesis(losses.mixed_ws(G, z, c), how, draw)
+            img = G.synthesis(losses.mixed_ws(G.mapping, z, c), how, draw)
         parts = losses.discriminator_loss(D(real, real_c), D(img, c))
         (sum(part.mean() for part in parts) * gain).backward()
     if name in ("Dreg", "Dboth"):
@@ -185,7 +185,7 @@ def test_rosinality(entry: dict, dtype: torch.dtype) -> None:
         case.close("w", ws[:, 0])
         case.close("latent", ws)
         shown = {"buffers": ws, "trunc0.5_buffers": G.mapping(z, truncation_psi=0.5)}
-        mixed = losses.mixed_ws(G, z, None, case.given("in/z2"), entry["inject_index"])
+        mixed = losses.mixed_ws(G.mapping, z, None, case.given("in/z2"), entry["inject_index"])
         case.close("latent_mix", mixed)
         shown |= {"mix_buffers": mixed, "wplus_buffers": case.given("in/latent_wplus")}
         for name, latent in shown.items():

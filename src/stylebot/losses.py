@@ -1,6 +1,5 @@
 """The four losses of StyleGAN2 training, as functions of networks and drawn numbers."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -14,16 +13,17 @@ Augment = Callable[[Tensor], Tensor]
 
 
 def mixed_ws(
-    G: Generator, z: Tensor, c: Tensor | None, z_mix: Tensor | None = None, cutoff: int | None = None
-) -> Tensor:
-    """ws [N, num_ws, w_dim] of z, with the styles from layer `cutoff` on taken from z_mix (style mixing).
+    mapping: Callable[..., Tensor], z: Tensor, c: Tensor | None, z_mix: Tensor | None = None,
+    cutoff: int | None = None,
+) -> Tensor:  # fmt: skip
+    """ws [N, num_ws, w_dim] that G's mapping makes of z, from layer `cutoff` on of z_mix (style mixing).
 
     Source: Karras et al. 2018, arXiv 1812.04948, section 3.1.
     """
-    ws = G.mapping(z, c)
+    ws = mapping(z, c)
     if z_mix is None or cutoff is None:
         return ws
-    other = G.mapping(z_mix, c, skip_w_avg_update=True)
+    other = mapping(z_mix, c, skip_w_avg_update=True)
     return torch.cat([ws[:, :cutoff], other[:, cutoff:]], dim=1)
 
 
@@ -68,8 +68,18 @@ def path_lengths(
     """
     ws = ws if ws.requires_grad else ws.detach().requires_grad_(True)  # a frozen mapping network
     img = G.synthesis(ws, noise_mode=noise_mode, randn=noise_randn)
-    y = randn(tuple(img.shape)).to(img) / math.sqrt(img.shape[2] * img.shape[3])
+    y = path_direction(img, img.shape[1], img.shape[2], randn)
     (gradient,) = torch.autograd.grad((img * y).sum(), ws, create_graph=True)
+    return slope_length(gradient)
+
+
+def path_direction(like: Tensor, channels: int, side: int, randn: Randn) -> Tensor:
+    """The random picture y [N, channels, side, side] of path_lengths; N and kind of `like` [N, …]."""
+    return randn((len(like), channels, side, side)).to(like) / side
+
+
+def slope_length(gradient: Tensor) -> Tensor:
+    """[N]: root of the squares of gradient [N, num_ws, w_dim], summed over w and averaged over styles."""
     return gradient.square().sum(dim=2).mean(dim=1).sqrt()
 
 

@@ -25,7 +25,7 @@ from stylebot.params import Section
 from stylebot.render import stream
 from stylebot.restarts import Restarts, asked_to_stop
 from stylebot.sheets import contact_sheet
-from stylebot.trainer import Recipe, TrainState, read_stats, set_lr, start_state, train_step
+from stylebot.trainer import Recipe, TrainState, compile_phases, read_stats, set_lr, start_state, train_step
 from stylebot.watch import Watch, start_watch
 from stylebot.weights import Networks, at_initialisation
 
@@ -60,6 +60,7 @@ class TrainParams(Section):
     p_initial: float = Field(ge=0, le=1)
     p_max: float = Field(ge=0, le=1)
     mirror: bool
+    compile: Literal["auto", "always", "never"]
     tick_kimg: PositiveFloat
     snap_ticks: PositiveInt
     eval_snaps: NonNegativeInt
@@ -159,6 +160,8 @@ def _start(
                   file=sys.stderr)  # fmt: skip
     if saved is not None:
         state.load_state_dict(saved)
+    if params.compile == "always" or (params.compile == "auto" and dist.device().type != "cpu"):
+        compile_phases(state, params.recipe())
     return state, reals.to(dist.device()), restarts, saved or {}
 
 
@@ -244,9 +247,8 @@ def _deliver(
     state: TrainState, restarts: Restarts, out: Path, params: TrainParams, data: Dataset,
     generator: Path, numbers: dict[str, float], watch: Watch | None,
 ) -> dict[str, float]:  # fmt: skip
-    metrics = {"train_kimg": state.cur_nimg / 1000, "train_faces": len(data),
-               "train_frozen_layers": params.freeze_d, "train_skipped_steps": state.skipped_steps,
-               }  # fmt: skip
+    metrics = {"train_kimg": state.cur_nimg / 1000, "train_faces": len(data)}
+    metrics |= {"train_frozen_layers": params.freeze_d, "train_skipped_steps": state.skipped_steps}
     metrics |= {f"train_{name}": value for name, value in numbers.items()}
     if dist.rank() == 0:
         kept = _networks(state)

@@ -4,15 +4,16 @@ The caller owns the loop: it calls `train_step`, then `read_stats`, saves and lo
 the optimisers, pl_mean, ADA's p and its signs are the same in every process after each step.
 """
 
-from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from stylebot import dist, losses
 from stylebot.augment import AugmentPipe, ada_update
+from stylebot.compiled import Eager, compiled_phases
 from stylebot.discriminator import Discriminator, freeze_d
 from stylebot.ema import ema_beta, update_ema
 from stylebot.errors import StylebotError
@@ -71,6 +72,10 @@ class TrainState:
     signs: Tensor  # [sum of sign(D(real)), count] since ADA's last update, mean over processes
     stats: dict[str, Tensor] = field(default_factory=dict)  # name: [sum, count], float64 on the device
     skipped_steps: int = 0  # optimiser steps left out because a gradient was not finite
+    passes: dict[str, Eager] = field(init=False)  # phase: its passes through the networks
+
+    def __post_init__(self) -> None:
+        self.passes = dict.fromkeys((name for name, _ in PHASES), Eager(self.G, self.D))
 
     def state_dict(self) -> dict:
         """What a restart needs, as tensors and plain numbers."""
@@ -129,6 +134,14 @@ def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe:
     return TrainState(0, *nets, pipe, pl_mean=zero, anchors=pair, logits=pair.clone(), signs=pair.clone())
 
 
+def compile_phases(state: TrainState, recipe: Recipe, backend: str = "inductor") -> None:
+    """Compile what the recipe's phases compute; the numbers stay the same but for rounding."""
+    few = max(recipe.batch_gpu // recipe.pl_batch_shrink, 1)
+    counts = {name: few if name == "Greg" else recipe.batch_gpu for name in _due(recipe, 0)}
+    trainable = {"G": state.trainable_G, "D": state.trainable_D}
+    state.passes |= compiled_phases(state.G, state.D, trainable, counts, backend)
+
+
 def _groups(G: Generator, recipe: Recipe) -> list[tuple[list[nn.Parameter], float]]:
     """G's parameters by learning rate: mapping, noise strengths, the rest; those with rate 0 are frozen."""
     factors = {"mapping": recipe.lr_mapping, "noise": recipe.lr_noise, "rest": 1.0}
@@ -151,22 +164,11 @@ def check_batch(recipe: Recipe, D: Discriminator) -> None:
         raise StylebotError(f"train.batch_gpu {recipe.batch_gpu} does not divide into {wanted}")
 
 
-def styles(state: TrainState, draw: Draw, recipe: Recipe) -> Tensor:
-    """ws [n, num_ws, w_dim] of this round's samples, with style mixing."""
-    shape = (len(draw), state.G.z_dim)
-    cutoff = draw.cutoff(recipe.style_mixing_prob, state.G.num_ws)
-    z_mix = None if cutoff is None else draw.randn("z_mix")(shape)
-    return losses.mixed_ws(state.G, draw.randn("z")(shape), None, z_mix, cutoff)
-
-
-def fakes(state: TrainState, draw: Draw, recipe: Recipe) -> Tensor:
-    """Generated pictures of this round's samples, in G's current mode."""
-    return state.G.synthesis(styles(state, draw, recipe), randn=draw.randn("noise"))
-
-
 def phase_gmain(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | None) -> Tensor:
     """Loss [n] of G against D."""
-    logits = state.D(draw.augmented(state.augment, fakes(state, draw, recipe), "augment"))
+    passes = state.passes["Gmain"]
+    fake = passes.fakes(draw, recipe.style_mixing_prob)
+    logits = passes.logits(draw.augmented(state.augment, fake, "augment"))
     loss = losses.generator_loss(logits)
     note(state, "loss_g", loss)
     return loss
@@ -175,8 +177,7 @@ def phase_gmain(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | No
 def phase_greg(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | None) -> Tensor:
     """Path length regularisation [n / pl_batch_shrink] of this round's first samples."""
     draw = draw.first(max(len(draw) // recipe.pl_batch_shrink, 1))
-    ws = styles(state, draw, recipe)
-    lengths = losses.path_lengths(state.G, ws, draw.randn("pl"), noise_randn=draw.randn("noise"))
+    lengths = state.passes["Greg"].path_lengths(draw, recipe.style_mixing_prob)
     average = lengths.detach().mean()
     dist.all_reduce_mean([average])
     penalty, mean = losses.path_length_penalty(lengths, state.pl_mean, recipe.pl_decay, average)
@@ -187,10 +188,11 @@ def phase_greg(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | Non
 
 def phase_dmain(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | None) -> Tensor:
     """Loss [n] of D on fakes and reals."""
+    passes = state.passes["Dmain"]
     with torch.no_grad():
-        fake = fakes(state, draw, recipe)
-    fake_logits = state.D(draw.augmented(state.augment, fake, "augment_fake"))
-    real_logits = state.D(draw.augmented(state.augment, real, "augment_real"))
+        fake = passes.fakes(draw, recipe.style_mixing_prob)
+    fake_logits = passes.logits(draw.augmented(state.augment, fake, "augment_fake"))
+    real_logits = passes.logits(draw.augmented(state.augment, real, "augment_real"))
     of_real, of_fake = losses.discriminator_loss(real_logits, fake_logits)
     _note_signs(state, real_logits)
     note(state, "real_sign", real_logits.sign())
@@ -206,9 +208,8 @@ def phase_dmain(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | No
 
 def phase_dreg(state: TrainState, draw: Draw, recipe: Recipe, real: Tensor | None) -> Tensor:
     """R1 regularisation [n]."""
-    penalty, logits = losses.r1_penalty(
-        state.D, lambda img: draw.augmented(state.augment, img, "augment_real"), real
-    )
+    augment = partial(draw.augmented, state.augment, purpose="augment_real")
+    penalty, logits = state.passes["Dreg"].r1_penalty(augment, real)
     _note_signs(state, logits)
     note(state, "r1_penalty", penalty)
     return penalty * (recipe.r1_gamma / 2)
@@ -238,13 +239,11 @@ def read_stats(state: TrainState) -> dict[str, float]:
     return {n: float(pair[0] / pair[1]) for n, pair in zip(names, pairs, strict=True)}
 
 
-def _due(recipe: Recipe, step: int) -> Iterator[tuple[str, Callable[..., Tensor], int]]:
-    """Phases of this step: name, loss, and the interval that its gradient makes up for."""
+def _due(recipe: Recipe, step: int) -> dict[str, int]:
+    """Phases of this step (all, in step 0) and the intervals that their gradients make up for."""
     every = {"Gmain": 1, "Greg": recipe.G_reg_interval if recipe.pl_weight else 0,
              "Dmain": 1, "Dreg": recipe.D_reg_interval if recipe.r1_gamma else 0}  # fmt: skip
-    for name, compute in PHASES:
-        if every[name] and step % every[name] == 0:
-            yield name, compute, every[name]
+    return {name: steps for name, steps in every.items() if steps and step % steps == 0}
 
 
 def train_step(state: TrainState, reals: Tensor, recipe: Recipe) -> None:
@@ -255,7 +254,7 @@ def train_step(state: TrainState, reals: Tensor, recipe: Recipe) -> None:
     nimg, step = state.cur_nimg, state.cur_nimg // recipe.batch
     group = min(state.D.b4.mbstd_group_size, recipe.batch_gpu)
     rounds = shares(recipe.batch, recipe.batch_gpu, group)
-    for name, compute, interval in _due(recipe, step):
+    for name, interval in _due(recipe, step).items():
         of_G = name.startswith("G")
         params, others = state.trainable_G, state.trainable_D
         params, others = (params, others) if of_G else (others, params)
@@ -265,7 +264,7 @@ def train_step(state: TrainState, reals: Tensor, recipe: Recipe) -> None:
             p.requires_grad_(True)
         for which in rounds:
             real = None if of_G else real_batch(reals, nimg, which, recipe.seed, recipe.mirror)
-            loss = compute(state, Draw(recipe.seed, nimg, name, recipe.batch, which), recipe, real)
+            loss = dict(PHASES)[name](state, Draw(recipe.seed, nimg, name, recipe.batch, which), recipe, real)
             (loss.mean() * (interval / len(rounds))).backward()
         _apply(state, state.opt_G if of_G else state.opt_D, params)
     dist.all_reduce_mean([state.G.mapping.w_avg, state.signs, state.logits])
