@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stylebot import legacy
+from stylebot.arrays import shown
 from stylebot.errors import StylebotError
 from stylebot.files import atomic
 from stylebot.official import from_folder, from_snapshot
@@ -18,6 +19,7 @@ from stylebot.torchfile import LEGACY, ZIP, read_snapshot, read_torch
 from stylebot.weights import ROLES, Networks, Weights, build, skeleton
 
 FORMAT = 1
+_LONGEST = 400  # characters of a refusal
 _PICKLE_STARTS = (b"\x80", b"(", b"}", b"]", b")", b"c")  # protocol 2 and later, or the text protocols
 
 
@@ -61,7 +63,8 @@ def _read_own(path: Path) -> Weights:
     except (KeyError, TypeError, ValueError, RecursionError):
         raise StylebotError("a safetensors file without this project's description of the networks") from None
     if version != FORMAT or not isinstance(configs, dict) or not isinstance(meta, dict):
-        raise StylebotError(f"written in format {version!r} of this project; this program reads {FORMAT}")
+        wanted = f"this program reads {FORMAT}"
+        raise StylebotError(f"written in format {shown(version)} of this project; {wanted}")
     states: dict[str, dict] = {role: {} for role in ROLES if role in configs}
     encoder: dict = {}
     for name, tensor in tensors.items():
@@ -112,7 +115,8 @@ def load_networks(path: Path, need: Collection[str] = (), allow_missing: bool = 
     try:
         return build(_read(path), need, allow_missing)
     except StylebotError as error:
-        raise StylebotError(f"{path}: {error}") from None
+        text = "".join(c if c.isprintable() else "?" for c in str(error)[:_LONGEST])  # names in it are theirs
+        raise StylebotError(f"{path}: {text}") from None
     except OSError as error:
         raise StylebotError(f"{path}: {error.strerror or error}") from None
 

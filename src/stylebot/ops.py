@@ -1,6 +1,7 @@
 """The four operations of StyleGAN2 in plain differentiable PyTorch: no in-place write, no compiled code."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,10 @@ from torch import Tensor
 
 BLUR = (1.0, 3.0, 3.0, 1.0)  # StyleGAN2, section 2.4 and its released networks
 ACTIVATION_GAIN = {"linear": 1.0, "lrelu": math.sqrt(2.0)}  # name: gain that keeps the variance
+_CURVES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {  # no published network has these
+    "relu": (F.relu, math.sqrt(2.0)), "tanh": (torch.tanh, 1.0), "sigmoid": (torch.sigmoid, 1.0),
+    "elu": (F.elu, 1.0), "selu": (F.selu, 1.0), "softplus": (F.softplus, 1.0),
+    "swish": (F.silu, math.sqrt(2.0))}
 
 
 def blur_filter(taps: tuple[float, ...] = BLUR) -> Tensor:
@@ -18,27 +23,29 @@ def blur_filter(taps: tuple[float, ...] = BLUR) -> Tensor:
 
 
 def upfirdn2d(
-    x: Tensor, f: Tensor, up: int = 1, down: int = 1, padding: tuple[int, int, int, int] = (0, 0, 0, 0),
-    gain: float = 1.0,
+    x: Tensor, f: Tensor, up: int | tuple[int, int] = 1, down: int | tuple[int, int] = 1,
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0), gain: float = 1.0,
 ) -> Tensor:  # fmt: skip
     """Zero-stuff by `up`, pad or crop, convolve with f, keep every `down`-th pixel.
 
-    x [N, C, H, W]; f [kh, kw] or [k] (applied to rows and columns); padding (left, right, top, bottom) in px
+    x [N, C, H, W]; f [kh, kw] or [k] (applied to rows and columns); up and down both ways, or (x, y); padding (left, right, top, bottom) in px
     of the stuffed picture, negative crops. Returns [N, C, (H·up + top + bottom - kh) // down + 1, …].
     Source: Karras et al. 2019, arXiv 1912.04958, section 2.4 (resampling filters).
     """
     n, c, h, w = x.shape
-    if up > 1:
-        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(n, c, h * up, w * up)
+    (across, along), (right, below) = ((k, k) if isinstance(k, int) else k for k in (up, down))
+    if across > 1 or along > 1:
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, across - 1, 0, 0, 0, along - 1))
+        x = x.reshape(n, c, h * along, w * across)
     if any(padding):
         x = F.pad(x, padding)
     f = f.to(x.dtype)
     if f.ndim == 1:
         rows = (f * gain).flip(0).view(1, 1, 1, -1).expand(c, 1, 1, -1)
         columns = f.flip(0).view(1, 1, -1, 1).expand(c, 1, -1, 1)
-        return F.conv2d(F.conv2d(x, rows, stride=(1, down), groups=c), columns, stride=(down, 1), groups=c)
+        return F.conv2d(F.conv2d(x, rows, stride=(1, right), groups=c), columns, stride=(below, 1), groups=c)
     kernel = (f * gain).flip([0, 1]).expand(c, 1, *f.shape)
-    return F.conv2d(x, kernel, stride=down, groups=c)
+    return F.conv2d(x, kernel, stride=(below, right), groups=c)
 
 
 def upsample2d(x: Tensor, f: Tensor) -> Tensor:
@@ -88,10 +95,14 @@ def bias_act(
 ) -> Tensor:
     """act(x + b) times the activation's own gain and `gain`, clamped to ±clamp.
 
-    x [N, C] or [N, C, H, W]; b [C]; act "linear" or "lrelu" (slope 0.2, own gain √2).
+    x [N, C] or [N, C, H, W]; b [C]; act "linear", "lrelu" (slope 0.2), "relu", "tanh", "sigmoid", "elu", "selu",
+    "softplus" or "swish"; own gains √2 for lrelu, relu and swish, else 1.
     """
     if b is not None:
         x = x + b.to(x.dtype).reshape(1, -1, *([1] * (x.ndim - 2)))
+    if act in _CURVES:
+        curve, own = _CURVES[act]
+        return activate(curve(x) * (own * gain), "linear", clamp)
     total = ACTIVATION_GAIN[act] * gain
     return activate(x * total if total != 1.0 else x, act, clamp)
 
