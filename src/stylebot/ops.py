@@ -9,6 +9,7 @@ from torch import Tensor
 
 BLUR = (1.0, 3.0, 3.0, 1.0)  # StyleGAN2, section 2.4 and its released networks
 ACTIVATION_GAIN = {"linear": 1.0, "lrelu": math.sqrt(2.0)}  # name: gain that keeps the variance
+SLOPE = 0.2  # of the leaky ReLU
 _CURVES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {  # no published network has these
     "relu": (F.relu, math.sqrt(2.0)), "tanh": (torch.tanh, 1.0), "sigmoid": (torch.sigmoid, 1.0),
     "elu": (F.elu, 1.0), "selu": (F.selu, 1.0), "softplus": (F.softplus, 1.0),
@@ -28,8 +29,9 @@ def upfirdn2d(
 ) -> Tensor:  # fmt: skip
     """Zero-stuff by `up`, pad or crop, convolve with f, keep every `down`-th pixel.
 
-    x [N, C, H, W]; f [kh, kw] or [k] (applied to rows and columns); up and down both ways, or (x, y); padding (left, right, top, bottom) in px
-    of the stuffed picture, negative crops. Returns [N, C, (H·up + top + bottom - kh) // down + 1, …].
+    x [N, C, H, W]; f [kh, kw] or [k] (applied to rows and columns); up and down one number or (x, y); padding
+    (left, right, top, bottom) in px of the stuffed picture, negative crops. Returns
+    [N, C, (H·up + top + bottom - kh) // down + 1, …].
     Source: Karras et al. 2019, arXiv 1912.04958, section 2.4 (resampling filters).
     """
     n, c, h, w = x.shape
@@ -91,12 +93,13 @@ def conv_down2(x: Tensor, w: Tensor, f: Tensor, bias: Tensor | None = None) -> T
 
 
 def bias_act(
-    x: Tensor, b: Tensor | None, act: str = "linear", gain: float = 1.0, clamp: float | None = None
-) -> Tensor:
+    x: Tensor, b: Tensor | None, act: str = "linear", gain: float = 1.0, clamp: float | None = None,
+    slope: float = SLOPE,
+) -> Tensor:  # fmt: skip
     """act(x + b) times the activation's own gain and `gain`, clamped to ±clamp.
 
-    x [N, C] or [N, C, H, W]; b [C]; act "linear", "lrelu" (slope 0.2), "relu", "tanh", "sigmoid", "elu", "selu",
-    "softplus" or "swish"; own gains √2 for lrelu, relu and swish, else 1.
+    x [N, C] or [N, C, H, W]; b [C]; act "linear", "lrelu", "relu", "tanh", "sigmoid", "elu", "selu",
+    "softplus" or "swish"; own gains √2 for lrelu, relu and swish, else 1; slope of lrelu below 0.
     """
     if b is not None:
         x = x + b.to(x.dtype).reshape(1, -1, *([1] * (x.ndim - 2)))
@@ -104,14 +107,14 @@ def bias_act(
         curve, own = _CURVES[act]
         return activate(curve(x) * (own * gain), "linear", clamp)
     total = ACTIVATION_GAIN[act] * gain
-    return activate(x * total if total != 1.0 else x, act, clamp)
+    return activate(x * total if total != 1.0 else x, act, clamp, slope)
 
 
-def activate(x: Tensor, act: str, clamp: float | None = None) -> Tensor:
+def activate(x: Tensor, act: str, clamp: float | None = None, slope: float = SLOPE) -> Tensor:
     """Leaky ReLU (or nothing) of x that already carries the gains, which may be applied before it: both
     commute with a positive factor. That lets callers fold them into small tensors."""
     if act == "lrelu":
-        x = F.leaky_relu(x, 0.2)
+        x = F.leaky_relu(x, slope)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 
