@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from stylebot.checkpoints import load_networks
+from stylebot.checkpoints import descent, load_networks, save_networks
 from stylebot.discriminator import Discriminator
 from stylebot.encoder import Encoder, PspEncoder, save_encoder
 from stylebot.errors import StylebotError
@@ -159,6 +159,21 @@ def test_onnx_at_full_width(tmp_path: Path, resolution: int) -> None:
             print(f"{resolution} px {name} batch {n}: off by {np.abs(got - wanted).max():.2g}, "
                   f"range {wanted.min():.2f} to {wanted.max():.2f}")  # fmt: skip
             np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4)
+
+
+def test_children_inherit_source_and_licence(networks: Networks, tmp_path: Path) -> None:
+    told = {"source": "faces of nobody", "licence": "for no commerce", "kimg": 3}
+    save_networks(tmp_path / "a", Networks(networks.G, None, None, told))
+    files = (tmp_path / "a", DATA / "official_tiny.pkl")
+    sums = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    wanted = {"source": "faces of nobody", "licence": "for no commerce", "parents": sums[:1]}
+    assert descent(tmp_path / "a") == wanted
+    official = descent(DATA / "official_tiny.pkl")
+    assert official["source"] == "official pickle" and official["parents"] == sums[1:]
+    assert "that of its parents" in official["licence"]
+    (tmp_path / "a").write_bytes(b"x")
+    with pytest.raises(StylebotError, match=f"^{tmp_path}/a: neither"):
+        descent(tmp_path / "a")
 
 
 def test_unknown_kinds_are_refused(tmp_path: Path) -> None:

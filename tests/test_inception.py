@@ -11,7 +11,7 @@ from PIL import Image
 
 from stylebot import frechet
 from stylebot.errors import StylebotError
-from stylebot.inception import Inception, resize_matrix, resized
+from stylebot.inception import KNOWN, Inception, resize_matrix, resized
 
 CPU = torch.device("cpu")
 
@@ -97,10 +97,16 @@ def test_fid_and_kid_of_files_are_clean_fids(network: Inception, tmp_path: Path)
     assert frechet.kid_subsets(x, y, 0) == pytest.approx(cleanfid.kernel_distance(*theirs[::-1]), rel=1e-3)
 
 
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.pt").write_text("no network")
-    with pytest.raises(StylebotError, match=r"text\.pt is not the Inception network"):
-        Inception(tmp_path / "text.pt", CPU)
+def test_no_other_program_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.jit.script(torch.nn.Flatten()).save(tmp_path / "flat.pt")
-    with pytest.raises(StylebotError, match=r"flat\.pt gives \(2, 268203\) for 2 pictures"):
-        Inception(tmp_path / "flat.pt", CPU).features(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    (tmp_path / "text.pt").write_text("no network")
+    monkeypatch.setattr(torch.jit, "load", None)
+    for name in ("flat.pt", "text.pt"):
+        with pytest.raises(StylebotError, match=rf"{name} is not the Inception network: its sha256 is"):
+            Inception(tmp_path / name, CPU)
+
+
+def test_the_known_file_is_the_one_that_fetch_brings() -> None:
+    params = (Path(__file__).parents[1] / "params.yaml").read_text(encoding="utf-8")
+    section = params.partition("  inception:")[2].partition("  perceptual:")[0]
+    assert {section.partition("sha256: ")[2][:64]} == KNOWN

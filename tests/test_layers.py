@@ -9,6 +9,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from unsafe import unsafe
 
 from stylebot.params import STAGES
 
@@ -27,8 +28,6 @@ LAYERS = (
     "compare drift plan",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
-RUNS_CODE = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load",
-             "pd.read_pickle", "pandas.read_pickle"}
 TORCH_FREE = {"errors", "cli", "params", "files", "geometry", "sheets", "photos", "dataset"}
 MODULES = sorted(p.stem for p in LIBRARY.glob("*.py") if p.stem != "__init__")
 SOURCES = sorted([*ROOT.glob("src/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("bench/**/*.py")])
@@ -100,25 +99,36 @@ def test_only_dist_names_the_gpu() -> None:
     assert found in ([], ["src/stylebot/dist.py"])
 
 
-def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call):
-            yield ast.unparse(node.func), node
-
-
 @pytest.mark.parametrize("path", SOURCES, ids=short)
 def test_nothing_that_runs_code_is_read(path: Path) -> None:
     """Weights come from strangers: no pickle, no torch.load without weights_only, no eval, no shell."""
-    assert not {"cloudpickle", "dill", "marshal", "shelve"} & set(imports(path)), short(path)
-    for name, call in calls(path):
-        given = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
-        where = f"{short(path)}:{call.lineno}"
-        if call.args and ast.unparse(call.args[0]).startswith("pickle.dumps("):
-            continue  # a test that reads back what it wrote in the same line
-        assert name not in RUNS_CODE and given.get("allow_pickle") is not True, where
-        assert given.get("shell") is not True, where
-        if name == "torch.load":
-            assert given.get("weights_only") is True, where
+    found = unsafe(path.read_text(encoding="utf-8"))
+    if short(path) in ("src/stylebot/inception.py", "tests/test_inception.py"):  # by its sha256 alone
+        found = [line for line in found if not line.endswith("torch.jit.load")]
+    assert not found, short(path)
+
+
+@pytest.mark.parametrize("text", [
+    "import torch\ntorch.load(x)", "import torch as t\nt.load(x, weights_only=False)",
+    "from torch import load\nload(x)", "import torch\nread = torch.load",
+    "import torch\ntorch.load(x, weights_only=flag)", "from torch.serialization import load as z\nz(x)",
+    "import torch\ntorch.jit.load(x)", "from torch import jit\njit.load(x)",
+    "import pickle\npickle.Unpickler(x).load()", "from pickle import loads as f\nf(x)",
+    "import pickle\nclass A(pickle.Unpickler): pass", "import joblib\njoblib.load(x)",
+    "import numpy as np\nnp.load(x, allow_pickle=True)", "import numpy\nnumpy.load(x, allow_pickle=flag)",
+    "import pandas as pd\npd.read_pickle(x)", "eval(x)", "list(map(eval, x))", "import dill",
+    "import subprocess\nsubprocess.run(x, shell=True)", "import yaml\nyaml.load(x)",
+])
+def test_what_runs_code_is_seen_however_it_is_written(text: str) -> None:
+    assert unsafe(text)
+
+
+@pytest.mark.parametrize("text", [
+    "import torch\ntorch.load(x, weights_only=True)", "import numpy as np\nnp.load(x, allow_pickle=False)",
+    "import numpy as np\nnp.load(x)", "import pickle\npickle.loads(pickle.dumps(x))",
+    "import subprocess\nsubprocess.run(x)", "import json\njson.load(x)"])
+def test_what_runs_no_code_is_allowed(text: str) -> None:
+    assert not unsafe(text)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=short)

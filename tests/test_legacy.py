@@ -99,8 +99,9 @@ def test_labels_and_the_older_functions_defaults(save: Callable) -> None:
     c, img = torch.eye(3), torch.randn(3, 3, 16, 16)
     assert torch.equal(back.D(img, c), D(img, c)) and back.D.config["mbstd_group_size"] == 1 << 16
     assert back.G.config["w_avg_beta"] == 1 and back.G.c_dim == 3
-    _, D = nets()
-    older = load_networks(save((*three[:1], tf_discriminator(D, SIZES, "D_stylegan2"), three[2])))
+    G, D = nets()
+    plain = tf_generator(G, G_ARGS)
+    older = load_networks(save((plain, tf_discriminator(D, SIZES, "D_stylegan2"), plain)))
     assert older.D.config["mbstd_group_size"] == 4
 
 

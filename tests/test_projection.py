@@ -16,7 +16,13 @@ from stylebot.perceptual import Perceptual
 from stylebot.portions import pictures
 
 
-def test_a_generated_face_is_found_again(model_file: Callable[[str], Path]) -> None:
+@pytest.fixture
+def as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The perceptual distance gets small pictures as they are, which is quick."""
+    monkeypatch.setattr(projection, "_LEAST_PX", 32)
+
+
+def test_a_generated_face_is_found_again(as_it_is: None, model_file: Callable[[str], Path]) -> None:
     torch.manual_seed(3)
     g = Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=32, mapping_layers=2, channel_base=128)
     g = g.eval().requires_grad_(False)
@@ -33,7 +39,46 @@ def test_a_generated_face_is_found_again(model_file: Callable[[str], Path]) -> N
     assert torch.equal(again.ws, w.ws)
 
 
-def test_an_encoders_answer_is_told_and_gone_on_from(model_file: Callable[[str], Path]) -> None:
+class Seen(torch.nn.Module):
+    """In the perceptual network's place: remembers sizes, compares means of colours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: set[tuple[int, ...]] = set()
+
+    def features(self, img: torch.Tensor) -> list[torch.Tensor]:
+        self.sizes.add(tuple(img.shape[2:]))
+        return [torch.nn.functional.adaptive_avg_pool2d(img, 8)]
+
+    def compare(self, a: list[torch.Tensor], b: list[torch.Tensor]) -> torch.Tensor:
+        return (a[0] - b[0]).square().mean((1, 2, 3))
+
+
+def small(px: int) -> Generator:
+    torch.manual_seed(3)
+    shape = {"img_resolution": px, "mapping_layers": 1, "channel_base": 2048, "channel_max": 4}
+    return Generator(z_dim=4, c_dim=0, w_dim=4, **shape).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(("px", "wanted"), [(16, 128), (128, 128), (512, 256)])
+def test_pictures_are_compared_at_a_size_that_the_network_sees(px: int, wanted: int) -> None:
+    seen = Seen()
+    projection.project(small(px), np.zeros((px, px, 3), np.uint8), seen, 1)
+    assert seen.sizes == {(wanted, wanted)}
+
+
+def test_wplus_stays_near_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise, moved = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8), []
+    for stay in (0.0, projection._STAY, 100.0):
+        monkeypatch.setattr(projection, "_STAY", stay)
+        w, wplus = projection.project(small(16), noise, Seen(), 40)
+        moved.append(float((wplus.ws - w.ws).norm()))
+    assert moved[0] > moved[1] > 10 * moved[2] > 0
+
+
+def test_an_encoders_answer_is_told_and_gone_on_from(
+    as_it_is: None, model_file: Callable[[str], Path]
+) -> None:
     torch.manual_seed(3)
     g = Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=32, mapping_layers=2, channel_base=128)
     g = g.eval().requires_grad_(False)

@@ -5,93 +5,29 @@ import math
 
 import pytest
 import torch
-from oracle import close, heads, read, with_weights
-from torch import Tensor
+from oracle import close, heads, read
+from reference_run import Reference
 from training import faces, recipe, start, weights
 
 from stylebot import losses, trainer
 from stylebot.discriminator import Discriminator
 from stylebot.errors import StylebotError
-from stylebot.generator import Generator
-from stylebot.randomness import Draw, shares
-from stylebot.trainer import check_batch, read_stats, set_lr, start_state, train_step
-
-
-class Reference:
-    """One recorded run of the reference: its options, and its random numbers in place of ours."""
-
-    def __init__(self, name: str) -> None:
-        self.options, self.arrays = read(name)
-        o = self.options
-        self.rounds = o["batch"] // o["batch_gpu"]
-        kept = ("batch", "batch_gpu", "ema_kimg", "ema_rampup", "G_reg_interval", "D_reg_interval",
-                "r1_gamma", "pl_weight")  # fmt: skip
-        self.recipe = recipe(**{k: o[k] for k in kept}, lr_g=o["lr"], lr_d=o["lr"], style_mixing_prob=0.0,
-                             augment="none", mirror=False)  # fmt: skip
-        self.order = torch.cat(shares(o["batch"], o["batch_gpu"], 4))  # ours deals rounds out in columns
-        self.pl_noise = sorted(k for k in self.arrays if k.startswith("in/pl_noise_raw/"))
-
-    def start(self) -> trainer.TrainState:
-        G = with_weights(Generator(**self.options["G"]), self.arrays, "G/")
-        D = with_weights(Discriminator(**self.options["D"]), self.arrays, "D/")
-        state = start_state(G, D, None, self.recipe)
-        state.pl_mean = state.pl_mean.double()
-        for group in (*state.opt_G.param_groups, *state.opt_D.param_groups):
-            group["eps"] /= self.rounds  # the reference adds rounds up where we take their mean
-        return state
-
-    def here(self, which: Tensor) -> slice:
-        first = int((self.order == which[0]).nonzero())
-        return slice(first, first + len(which))
-
-    def real_batch(self, reals: Tensor, nimg: int, which: Tensor, seed: int, mirror: bool) -> Tensor:
-        return self.arrays["in/real_img_u8"][nimg // self.recipe.batch][self.here(which)].double() / 127.5 - 1
-
-    def draw(self, G: Generator) -> type[Draw]:
-        reference, names = self, [name for name, _ in trainer.PHASES]
-
-        class Recorded(Draw):
-            def randn(self, purpose: str):
-                if purpose == "z":
-                    z = reference.arrays["in/gen_z"][self.nimg // self.batch].unflatten(0, (4, self.batch))
-                    return lambda shape: z[names.index(self.phase)][reference.here(self.which)]
-                if purpose == "pl":
-                    return lambda shape: reference.arrays[reference.pl_noise.pop(0)]
-                noise = iter([b for name, b in G.named_buffers() if name.endswith("noise_const")])
-                return lambda shape: next(noise).expand(shape)
-
-        return Recorded
+from stylebot.trainer import check_batch, read_stats, set_lr, train_step
 
 
 @pytest.mark.parametrize("name", ["trajectory", "trajectory_accumulated"])
 def test_six_steps_of_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lazy regularisation with its Adam, accumulation, EMA: every weight and gradient, step by step."""
-    reference = Reference(name)
-    state, arrays, options = reference.start(), reference.arrays, reference.options
-    monkeypatch.setattr(trainer, "Draw", reference.draw(state.G))
-    monkeypatch.setattr(trainer, "real_batch", reference.real_batch)
-    gradients, apply, beta, betas = {}, trainer._apply, trainer.ema_beta, []
-
-    def spy(state, optimiser, params) -> None:
-        net, phase = (state.G, "G") if optimiser is state.opt_G else (state.D, "D")
-        step = state.cur_nimg // reference.recipe.batch
-        phase += "reg" if f"{step}/{phase}main/{next(iter(net.state_dict()))}" in gradients else "main"
-        for k, p in net.named_parameters():
-            norm = torch.zeros([]).double() if p.grad is None else p.grad.norm()
-            gradients[f"{step}/{phase}/{k}"] = norm * reference.rounds
-        apply(state, optimiser, params)
-
-    monkeypatch.setattr(trainer, "_apply", spy)
-    monkeypatch.setattr(trainer, "ema_beta", lambda *a: betas.append(beta(*a)) or betas[-1])
-    for step in range(options["steps"]):
-        train_step(state, torch.empty(0), reference.recipe)
+    options, arrays = read(name)
+    reference = Reference(options, arrays)
+    for step, state in reference.steps(options["steps"], monkeypatch):
         norms = {k: tensor.norm() for k, tensor in weights(state).items()}
         for k, wanted in zip(options["names"], arrays["out/norms"][step], strict=True):
             close(norms[k.replace("/", ".", 1)], wanted, what=f"{step} {k}")
         close(state.pl_mean, arrays["out/pl_means"][step])
-    close(torch.tensor(betas, dtype=torch.float64), arrays["out/betas"])
+    close(torch.tensor(reference.betas, dtype=torch.float64), arrays["out/betas"])
     assert not reference.pl_noise
-    gradients = {k: gradients[k] for k in options["gradients"]}
+    gradients = {k: reference.gradients[k] for k in options["gradients"]}
     for (k, found), wanted in zip(gradients.items(), arrays["out/gradient_norms"], strict=True):
         close(found, wanted, what=k)
     close(heads(dict(state.G_ema.state_dict()), options["final"]), arrays["out/heads"])

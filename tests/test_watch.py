@@ -1,6 +1,6 @@
 """KID while training runs: what a look finds, which networks are kept, when patience is at an end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +9,12 @@ import torch
 from test_train import PARAMS, Killed, interrupt, kill, same
 from training import faces, networks
 
-from stylebot import frechet
+from stylebot import frechet, inception
 from stylebot import watch as module
 from stylebot.checkpoints import load_networks, save_networks
 from stylebot.dataset import write_dataset
 from stylebot.errors import StylebotError
+from stylebot.files import sha256_file
 from stylebot.render import render
 from stylebot.train import TrainParams, train
 from stylebot.watch import Watch, start_watch
@@ -34,12 +35,15 @@ class Small(torch.nn.Module):
 
 
 @pytest.fixture(scope="module")
-def watched_by(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def watched_by(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """(held-out faces, network)."""
     folder = tmp_path_factory.mktemp("watch")
     write_dataset(folder / "held.zip", faces(14).permute(0, 2, 3, 1).numpy())
     torch.jit.script(Small()).save(folder / "small.pt")
-    return folder / "held.zip", folder / "small.pt"
+    patch = pytest.MonkeyPatch()
+    patch.setattr(inception, "KNOWN", {sha256_file(folder / "small.pt")})
+    yield folder / "held.zip", folder / "small.pt"
+    patch.undo()
 
 
 @pytest.fixture

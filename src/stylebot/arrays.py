@@ -47,6 +47,11 @@ class Array:
         """Numbers in it."""
         return math.prod(self.shape)
 
+    def span(self) -> int:
+        """Numbers of the storage from its first to its last one."""
+        steps = sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
+        return 1 + steps if self.count() else 0
+
     def tensor(self) -> Tensor:
         """The numbers, copied out of the file.
 
@@ -57,15 +62,28 @@ class Array:
         dtype, have = self.storage.dtype, self.storage.count
         if len(self.storage.content) < have * dtype.itemsize:
             raise StylebotError("a tensor's numbers end too early")
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.shape, self.stride, strict=True))
+        last = self.offset + self.span() - 1
         if self.count() and (last >= have or self.count() > have):
             raise StylebotError(f"a tensor of shape {list(self.shape)} in a storage of {have} numbers")
         if not self.count():
+            if math.prod(max(n, 1) for n in self.shape) > have:
+                raise StylebotError(f"an empty tensor of shape {list(self.shape)}")
             return torch.empty(self.shape, dtype=dtype)
         raw = np.frombuffer(self.storage.content, np.uint8, have * dtype.itemsize)
         used = raw[self.offset * dtype.itemsize : (last + 1) * dtype.itemsize].copy()
         flat = torch.from_numpy(used).view(dtype)
         return flat.as_strided(self.shape, self.stride).clone(memory_format=torch.contiguous_format)
+
+
+def shown(value: object, most: int = 60) -> str:
+    """`value` for a message: plain values as they are written, up to `most` characters; else only what it is.
+
+    A list in a hostile file may hold itself, or the same list a billion times: it is never written out.
+    """
+    if isinstance(value, str | bytes):
+        return repr(value[:most])
+    plain = value is None or isinstance(value, bool | float) or (type(value) is int and abs(value) < 1 << 64)
+    return str(value) if plain else f"a value of type {type(value).__name__}"
 
 
 def whole(values: object) -> tuple[int, ...]:
@@ -100,7 +118,7 @@ def numpy_type(code: object, *_: object) -> NumpyType:
     Raises: StylebotError for any other type.
     """
     if not isinstance(code, str) or code not in _NUMPY_CODES:
-        raise StylebotError(f"numbers of type {str(code)[:80]!r}")
+        raise StylebotError(f"numbers of type {shown(code)}")
     return NumpyType(code)
 
 
@@ -123,7 +141,7 @@ def fill(target: Array, state: object) -> None:
         raise StylebotError("a numpy array that is not simple")
     _, shape, kind, fortran, content = state
     content = content.encode("latin1") if isinstance(content, str) else content
-    if fortran or not isinstance(content, bytes):
+    if fortran or not isinstance(content, bytes) or kind.code in ("u2", "u4", "u8"):
         raise StylebotError("a numpy array that is not simple")
     values = np.frombuffer(content, np.dtype(kind.order + kind.code))
     native = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))
@@ -131,7 +149,7 @@ def fill(target: Array, state: object) -> None:
     target.stride = tuple(math.prod(target.shape[i + 1 :]) for i in range(len(target.shape)))
     if math.prod(target.shape) != len(native):
         raise StylebotError(f"an array of shape {list(target.shape)} with {len(native)} numbers")
-    tensor = torch.from_numpy(native.astype(np.int64) if kind.code[0] == "u" else native)
+    tensor = torch.from_numpy(native)
     target.storage = Storage(tensor.dtype, len(native), memoryview(tensor.numpy()).cast("B"))
 
 
@@ -141,9 +159,11 @@ def materialise(role: str, described: Mapping[str, Array], room: int) -> dict[st
     Raises: StylebotError naming the tensor.
     """
     out: dict[str, Tensor] = {}
+    reach = 16 * room  # numbers between the first and the last one of a tensor are read, too
     for name, array in described.items():
-        room -= array.count() * (array.storage.dtype.itemsize if array.storage else 1)
-        if room < 0:
+        each = array.storage.dtype.itemsize if array.storage else 1
+        room, reach = room - array.count() * each, reach - array.span() * each
+        if min(room, reach) < 0:
             raise StylebotError(f"{role}: its tensors claim more than the file holds")
         try:
             out[name] = array.tensor()

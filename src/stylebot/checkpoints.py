@@ -10,14 +10,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stylebot import legacy
+from stylebot.arrays import shown
 from stylebot.errors import StylebotError
-from stylebot.files import atomic
+from stylebot.files import atomic, sha256_file
 from stylebot.official import from_folder, from_snapshot
 from stylebot.rosinality import from_checkpoint
 from stylebot.torchfile import LEGACY, ZIP, read_snapshot, read_torch
 from stylebot.weights import ROLES, Networks, Weights, build, skeleton
 
 FORMAT = 1
+_LONGEST = 400  # characters of a refusal
 _PICKLE_STARTS = (b"\x80", b"(", b"}", b"]", b")", b"c")  # protocol 2 and later, or the text protocols
 
 
@@ -61,7 +63,8 @@ def _read_own(path: Path) -> Weights:
     except (KeyError, TypeError, ValueError, RecursionError):
         raise StylebotError("a safetensors file without this project's description of the networks") from None
     if version != FORMAT or not isinstance(configs, dict) or not isinstance(meta, dict):
-        raise StylebotError(f"written in format {version!r} of this project; this program reads {FORMAT}")
+        wanted = f"this program reads {FORMAT}"
+        raise StylebotError(f"written in format {shown(version)} of this project; {wanted}")
     states: dict[str, dict] = {role: {} for role in ROLES if role in configs}
     encoder: dict = {}
     for name, tensor in tensors.items():
@@ -112,9 +115,25 @@ def load_networks(path: Path, need: Collection[str] = (), allow_missing: bool = 
     try:
         return build(_read(path), need, allow_missing)
     except StylebotError as error:
-        raise StylebotError(f"{path}: {error}") from None
+        text = "".join(c if c.isprintable() else "?" for c in str(error)[:_LONGEST])  # names in it are theirs
+        raise StylebotError(f"{path}: {text}") from None
     except OSError as error:
         raise StylebotError(f"{path}: {error.strerror or error}") from None
+
+
+def descent(path: Path) -> dict[str, object]:
+    """What networks trained from those in the file `path` say of their origin: source, licence and parents.
+
+    parents: sha256 of the file. A file that names no licence passes on that it is the parents'.
+    Raises: StylebotError as `load_networks` does.
+    """
+    try:
+        meta = _read(path).meta
+    except StylebotError as error:
+        raise StylebotError(f"{path}: {error}") from None
+    told = {name: meta[name] for name in ("source", "licence") if isinstance(meta.get(name), str)}
+    unknown = {"source": "unknown", "licence": "that of its parents, which do not name it"}
+    return unknown | told | {"parents": [sha256_file(path)]}
 
 
 def at_resolution(networks: Networks, resolution: int) -> Networks:

@@ -11,13 +11,14 @@ import re
 import torch
 from torch import Tensor
 
-from stylebot.arrays import Array, materialise
+from stylebot.arrays import Array, materialise, shown
 from stylebot.errors import StylebotError
 from stylebot.pickles import Stub
 from stylebot.weights import MAX_RESOLUTION, ROLES, Weights, skeleton, some
 
 NETWORK = "dnnlib.tflib.network.Network"
 WHOLE_BATCH = 1 << 16  # a minibatch-stddev group of None
+_MOST, _LONGEST = 8192, 200  # variables of one network, and characters of a name: no bombs
 _ROLES = ("G", "D", "G_ema")  # the order in a snapshot
 _VERSIONS = (4, 5)
 _FUNCTIONS = {"": {"G_main"}, "mapping": {"G_mapping"}, "synthesis": {"G_synthesis", "G_synthesis_stylegan2"}}
@@ -53,7 +54,7 @@ def _state(role: str, net: object) -> dict:
     if not isinstance(state, dict) or not isinstance(state.get("static_kwargs"), dict):
         raise StylebotError(f"{role}: a TensorFlow network without its arguments")
     if state.get("version") not in _VERSIONS:
-        version = str(state.get("version"))[:20]
+        version = shown(state.get("version"))
         raise StylebotError(f"{role}: a TensorFlow network of version {version}; StyleGAN2's have 4 or 5")
     return state
 
@@ -67,12 +68,14 @@ def _variables(role: str, state: dict, prefix: str = "") -> Variables:
             raise StylebotError(f"{role}: variables that are no list of names and numbers")
         if not isinstance(entry[1], Array) and (type(entry[1]) is not float or not math.isfinite(entry[1])):
             raise StylebotError(f"{role}: {prefix}{entry[0][:80]} is neither an array nor a number")
+        if len(out) > _MOST or len(entry[0]) > _LONGEST:
+            raise StylebotError(f"{role}: more than {_MOST} variables, or names beyond {_LONGEST}")
         out[prefix + entry[0]] = entry[1]
     parts = state.get("components", {})
     for name, part in parts.items() if isinstance(parts, dict) and not prefix else ():
-        inner, function = _state(role, part), f"{part.state.get('build_func_name')}"
-        if name not in _FUNCTIONS or function not in _FUNCTIONS[name]:
-            raise StylebotError(f"{role}: built by {function[:60]!r}, which StyleGAN2 has not")
+        inner, function = _state(role, part), part.state.get("build_func_name")
+        if name not in _FUNCTIONS or not isinstance(function, str) or function not in _FUNCTIONS[name]:
+            raise StylebotError(f"{role}: built by {shown(function)}, which StyleGAN2 has not")
         out |= _variables(role, inner, f"{name}/")
     out.pop(f"{prefix}lod", None)  # of progressive growing; nothing reads it in these architectures
     return out
@@ -129,11 +132,11 @@ def _config(role: str, state: dict, variables: Variables) -> dict:
         raise StylebotError(f"{role}: built with arguments that StyleGAN2 has not: {some(strange)}")
     for name, wanted in _MUST_BE.items():
         if given.get(name, wanted) != wanted:
-            raise StylebotError(f"{role}: {name} is {str(given[name])[:40]}, which cannot be read")
+            raise StylebotError(f"{role}: {name} is {shown(given[name])}, which cannot be read")
     found = _found(role, variables)
     for name, ours in _SIZES.items():
         if name in given and ours in found and given[name] != found[ours]:
-            raise StylebotError(f"{role}: {name} is {str(given[name])[:40]} here and {found[ours]} there")
+            raise StylebotError(f"{role}: {name} is {shown(given[name])} here and {found[ours]} there")
     base, taps = given.get("fmap_base", 16384), given.get("resample_kernel", [1, 3, 3, 1])
     if type(base) is not int or not isinstance(taps, list | tuple):
         raise StylebotError(f"{role}: fmap_base or resample_kernel is not what StyleGAN2 has")
@@ -143,7 +146,8 @@ def _config(role: str, state: dict, variables: Variables) -> dict:
 
 def _own(role: str, state: dict, given: dict) -> dict:
     """Arguments that one kind of network has, with the defaults of the function that built it."""
-    function = str(state.get("build_func_name"))
+    function = state.get("build_func_name")
+    function = function if isinstance(function, str) else "?"
     if role != "D":
         if function not in _FUNCTIONS[""]:
             raise StylebotError(f"{role}: built by {function[:60]!r}, which StyleGAN2 has not")

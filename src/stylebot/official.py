@@ -10,12 +10,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stylebot import ops
-from stylebot.arrays import Array, materialise
+from stylebot.arrays import Array, materialise, shown
 from stylebot.errors import StylebotError
 from stylebot.pickles import Node
-from stylebot.weights import ROLES, Weights, some
+from stylebot.weights import ROLES, Weights, check_config, some
 
-_MAX_MODULES = 4096
+_MOST, _LONGEST = 8192, 200  # modules and tensors of one network, and characters of a name: no bombs
 _SHARED = {"c_dim": "c_dim", "img_resolution": "img_resolution", "img_channels": "img_channels"}
 _MAPPING = {"num_layers": "mapping_layers"} | {  # theirs: ours
     name: name for name in ("embed_features", "layer_features", "lr_multiplier", "w_avg_beta")}
@@ -54,7 +54,7 @@ def _translate(role: str, arguments: dict, names: Mapping[str, str]) -> dict:
     if unknown:
         raise StylebotError(f"{role}: built with arguments that StyleGAN2 has not: {some(unknown)}")
     if arguments.get("activation", "lrelu") != "lrelu":
-        raise StylebotError(f"{role}: activation {str(arguments['activation'])[:40]!r} instead of lrelu")
+        raise StylebotError(f"{role}: activation {shown(arguments['activation'], 40)} instead of lrelu")
     return {names[k]: v for k, v in arguments.items() if k in names}
 
 
@@ -98,7 +98,7 @@ def _found_config(role: str, node: Node) -> dict:
     """The same, as far as the built modules still tell it (defaults differ between code versions)."""
     resolution = _attribute(node, "img_resolution")
     network = _child(node, "synthesis") if role != "D" else node
-    top, mapping = _child(network, f"b{resolution}"), _child(node, "mapping")
+    top, mapping = _child(network, f"b{shown(resolution)}"), _child(node, "mapping")
     layer = _child(top, "conv1")
     found = {name: _attribute(node, name) for name in ("z_dim", "w_dim", *_SHARED)}
     found |= {"architecture": _attribute(top, "architecture"), "conv_clamp": _attribute(layer, "conv_clamp"),
@@ -127,9 +127,10 @@ def config_of(role: str, node: Node) -> dict:
     if _attribute(node, "_init_args"):
         raise StylebotError(f"{role}: built with unnamed arguments")
     saved, found = config_from(role, _attribute(node, "_init_kwargs")), _found_config(role, node)
+    saved, found = check_config(role, saved), check_config(role, found)  # plain values: quick to compare
     for name, value in found.items():
         if name in saved and name != "num_fp16_res" and saved[name] is not None and saved[name] != value:
-            raise StylebotError(f"{role}: {name} is {str(saved[name])[:40]} here and {str(value)[:40]} there")
+            raise StylebotError(f"{role}: {name} is {shown(saved[name])} here and {shown(value)} there")
     return found | {name: value for name, value in saved.items() if value is not None}
 
 
@@ -139,9 +140,11 @@ def _tensors(role: str, root: Node) -> dict[str, Array]:
     pending, seen = [("", root)], 0
     while pending:
         prefix, node = pending.pop()
-        seen += 1
-        if seen > _MAX_MODULES:
-            raise StylebotError(f"{role}: more than {_MAX_MODULES} modules")
+        parts = [_dict(node.state.get(kind)) for kind in ("_parameters", "_buffers", "_modules")]
+        seen += sum(map(len, parts))
+        names = [str(name) for part in parts for name in part] if seen <= _MOST else []
+        if seen > _MOST or len(prefix) + max(map(len, names), default=0) > _LONGEST:
+            raise StylebotError(f"{role}: more than {_MOST} modules and tensors, or names beyond {_LONGEST}")
         for kind in ("_parameters", "_buffers"):
             for name, value in _dict(node.state.get(kind)).items():
                 if isinstance(value, Array):
@@ -149,7 +152,7 @@ def _tensors(role: str, root: Node) -> dict[str, Array]:
                 elif value is not None:
                     raise StylebotError(f"{role}: {prefix}{str(name)[:80]} is not a tensor")
         for name, child in _dict(node.state.get("_modules")).items():
-            if isinstance(child, Node) and len(prefix) < 200:
+            if isinstance(child, Node):
                 pending.append((f"{prefix}{name}.", child))
             elif child is not None:
                 raise StylebotError(f"{role}: {prefix}{str(name)[:80]} is not a module")
@@ -158,9 +161,9 @@ def _tensors(role: str, root: Node) -> dict[str, Array]:
 
 def _without_filters(role: str, state: dict[str, Tensor], config: Mapping[str, object]) -> dict[str, Tensor]:
     """`state` less the constant low-pass filters, after a look that they are what `config` says."""
-    taps = config.get("filter_taps") or ops.BLUR
+    taps = check_config(role, config).get("filter_taps") or ops.BLUR
     filters = {name for name in state if name.rpartition(".")[2] == "resample_filter"}
-    wanted = ops.blur_filter(tuple(taps[:32]))
+    wanted = ops.blur_filter(taps)
     for name in filters:
         layer = name.split(".")[-2]
         if role == "D" and (name.startswith("b4.") or layer in ("conv0", "fromrgb")):

@@ -1,6 +1,7 @@
 """The four operations of StyleGAN2 in plain differentiable PyTorch: no in-place write, no compiled code."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +9,11 @@ from torch import Tensor
 
 BLUR = (1.0, 3.0, 3.0, 1.0)  # StyleGAN2, section 2.4 and its released networks
 ACTIVATION_GAIN = {"linear": 1.0, "lrelu": math.sqrt(2.0)}  # name: gain that keeps the variance
+SLOPE = 0.2  # of the leaky ReLU
+_CURVES: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {  # no published network has these
+    "relu": (F.relu, math.sqrt(2.0)), "tanh": (torch.tanh, 1.0), "sigmoid": (torch.sigmoid, 1.0),
+    "elu": (F.elu, 1.0), "selu": (F.selu, 1.0), "softplus": (F.softplus, 1.0),
+    "swish": (F.silu, math.sqrt(2.0))}
 
 
 def blur_filter(taps: tuple[float, ...] = BLUR) -> Tensor:
@@ -18,27 +24,30 @@ def blur_filter(taps: tuple[float, ...] = BLUR) -> Tensor:
 
 
 def upfirdn2d(
-    x: Tensor, f: Tensor, up: int = 1, down: int = 1, padding: tuple[int, int, int, int] = (0, 0, 0, 0),
-    gain: float = 1.0,
+    x: Tensor, f: Tensor, up: int | tuple[int, int] = 1, down: int | tuple[int, int] = 1,
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0), gain: float = 1.0,
 ) -> Tensor:  # fmt: skip
     """Zero-stuff by `up`, pad or crop, convolve with f, keep every `down`-th pixel.
 
-    x [N, C, H, W]; f [kh, kw] or [k] (applied to rows and columns); padding (left, right, top, bottom) in px
-    of the stuffed picture, negative crops. Returns [N, C, (H·up + top + bottom - kh) // down + 1, …].
+    x [N, C, H, W]; f [kh, kw] or [k] (applied to rows and columns); up and down one number or (x, y); padding
+    (left, right, top, bottom) in px of the stuffed picture, negative crops. Returns
+    [N, C, (H·up + top + bottom - kh) // down + 1, …].
     Source: Karras et al. 2019, arXiv 1912.04958, section 2.4 (resampling filters).
     """
     n, c, h, w = x.shape
-    if up > 1:
-        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(n, c, h * up, w * up)
+    (across, along), (right, below) = ((k, k) if isinstance(k, int) else k for k in (up, down))
+    if across > 1 or along > 1:
+        x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, across - 1, 0, 0, 0, along - 1))
+        x = x.reshape(n, c, h * along, w * across)
     if any(padding):
         x = F.pad(x, padding)
     f = f.to(x.dtype)
     if f.ndim == 1:
         rows = (f * gain).flip(0).view(1, 1, 1, -1).expand(c, 1, 1, -1)
         columns = f.flip(0).view(1, 1, -1, 1).expand(c, 1, -1, 1)
-        return F.conv2d(F.conv2d(x, rows, stride=(1, down), groups=c), columns, stride=(down, 1), groups=c)
+        return F.conv2d(F.conv2d(x, rows, stride=(1, right), groups=c), columns, stride=(below, 1), groups=c)
     kernel = (f * gain).flip([0, 1]).expand(c, 1, *f.shape)
-    return F.conv2d(x, kernel, stride=down, groups=c)
+    return F.conv2d(x, kernel, stride=(below, right), groups=c)
 
 
 def upsample2d(x: Tensor, f: Tensor) -> Tensor:
@@ -84,23 +93,28 @@ def conv_down2(x: Tensor, w: Tensor, f: Tensor, bias: Tensor | None = None) -> T
 
 
 def bias_act(
-    x: Tensor, b: Tensor | None, act: str = "linear", gain: float = 1.0, clamp: float | None = None
-) -> Tensor:
+    x: Tensor, b: Tensor | None, act: str = "linear", gain: float = 1.0, clamp: float | None = None,
+    slope: float = SLOPE,
+) -> Tensor:  # fmt: skip
     """act(x + b) times the activation's own gain and `gain`, clamped to ±clamp.
 
-    x [N, C] or [N, C, H, W]; b [C]; act "linear" or "lrelu" (slope 0.2, own gain √2).
+    x [N, C] or [N, C, H, W]; b [C]; act "linear", "lrelu", "relu", "tanh", "sigmoid", "elu", "selu",
+    "softplus" or "swish"; own gains √2 for lrelu, relu and swish, else 1; slope of lrelu below 0.
     """
     if b is not None:
         x = x + b.to(x.dtype).reshape(1, -1, *([1] * (x.ndim - 2)))
+    if act in _CURVES:
+        curve, own = _CURVES[act]
+        return activate(curve(x) * (own * gain), "linear", clamp)
     total = ACTIVATION_GAIN[act] * gain
-    return activate(x * total if total != 1.0 else x, act, clamp)
+    return activate(x * total if total != 1.0 else x, act, clamp, slope)
 
 
-def activate(x: Tensor, act: str, clamp: float | None = None) -> Tensor:
+def activate(x: Tensor, act: str, clamp: float | None = None, slope: float = SLOPE) -> Tensor:
     """Leaky ReLU (or nothing) of x that already carries the gains, which may be applied before it: both
     commute with a positive factor. That lets callers fold them into small tensors."""
     if act == "lrelu":
-        x = F.leaky_relu(x, 0.2)
+        x = F.leaky_relu(x, slope)
     return x if clamp is None else x.clamp(-clamp, clamp)
 
 

@@ -1,12 +1,13 @@
 """A learned perceptual distance, frozen and differentiable: LPIPS on the shift-tolerant AlexNet."""
 
-import pickle
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from stylebot.arrays import Array, materialise
 from stylebot.errors import StylebotError
+from stylebot.torchfile import read_torch
 
 _CONVS = ("net.slice1.0", "net.slice2.5", "net.slice3.9", "net.slice4.11", "net.slice5.13")
 _PADS = (2, 2, 1, 1, 1)
@@ -77,12 +78,14 @@ class Perceptual(torch.nn.Module):
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
     wanted = f"the perceptual network {path}"
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise StylebotError(f"{wanted} cannot be read ({error}); `dvc repro fetch` brings it again") from None
+    content = path.read_bytes()
     names = [f"{n}.{part}" for n in _CONVS for part in ("weight", "bias")]
     names += ["scaling_layer.shift", "scaling_layer.scale", *(f"lin{i}.model.1.weight" for i in range(5))]
-    if not isinstance(weights, dict) or any(n not in weights for n in names):
-        raise StylebotError(f"{wanted} is another network than the shift-tolerant AlexNet of ST-LPIPS")
-    return weights
+    try:
+        found = read_torch(content)
+        described = {n: found.get(n) for n in names} if isinstance(found, dict) else {}
+        if described and all(isinstance(array, Array) for array in described.values()):
+            return materialise("its weights", described, len(content))
+    except StylebotError as error:
+        raise StylebotError(f"{wanted} cannot be read ({error}); `dvc repro fetch` brings it again") from None
+    raise StylebotError(f"{wanted} is another network than the shift-tolerant AlexNet of ST-LPIPS")

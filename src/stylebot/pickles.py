@@ -11,10 +11,11 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stylebot.arrays import STORAGES, Array, NumpyType, fill, numpy_scalar, numpy_type, rebuild
+from stylebot.arrays import STORAGES, Array, NumpyType, fill, numpy_scalar, numpy_type, rebuild, shown
 from stylebot.errors import StylebotError
 
 MAX_STEPS = 500_000  # instructions in one pickle; the largest official checkpoint has about 60,000
+MAX_BITS = 80  # of a whole number; torch's own magic number has 77
 SHOWN = 80  # characters of a refused name that a message repeats
 
 
@@ -72,7 +73,7 @@ def _key_value(key: object, value: object) -> tuple[object, object]:
 
 def _encode(text: object, coding: object = "latin1") -> bytes:
     if not isinstance(text, str) or coding not in ("latin1", "latin-1"):
-        raise StylebotError(f"bytes coded as {str(coding)[:SHOWN]!r}")
+        raise StylebotError(f"bytes coded as {shown(coding, SHOWN)}")
     return text.encode("latin1")
 
 
@@ -138,6 +139,8 @@ class _Machine:
             if name == "STOP":
                 return self.stack.pop()
             if name in _PUSHES:
+                if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
+                    raise StylebotError(f"a whole number of {argument.bit_length()} bits")
                 self.stack.append(argument)
             elif name in _NEW:
                 self.stack.append(_NEW[name]())

@@ -19,6 +19,8 @@ from stylebot.perceptual import Perceptual
 _MEAN_OF = 4096  # seeds behind the starting point and the spread
 _CHUNK = 1024
 _LOSS_PX = 256  # the perceptual distance knows pictures of this size; larger ones are pooled
+_LEAST_PX = 128  # smaller ones are enlarged: at 64 px its first layer, of stride 4, sees next to nothing
+_STAY = 0.3  # weight of w+'s mean squared distance from its start, in units of the spread
 _RATE = 0.01  # learning rate as a share of the spread of w
 _NOISE, _NOISE_UNTIL = 0.05, 0.75  # of the exploration, as a share of the spread and of the steps
 _RISE, _FALL = 0.05, 0.25  # shares of the steps in which the learning rate rises and falls
@@ -74,6 +76,13 @@ def _pooled(img: Tensor) -> Tensor:
     return F.interpolate(img, (_LOSS_PX, _LOSS_PX), mode="area") if img.shape[2] > _LOSS_PX else img
 
 
+def _enlarged(img: Tensor) -> Tensor:
+    """img as the perceptual distance gets it."""
+    if img.shape[2] >= _LEAST_PX:
+        return img
+    return F.interpolate(img, (_LEAST_PX, _LEAST_PX), mode="bilinear", align_corners=False)
+
+
 @torch.inference_mode()
 def _centre(g: Generator) -> tuple[Tensor, float]:
     """Mean w [w_dim] and the root of the mean squared distance from it."""
@@ -96,22 +105,24 @@ def project(
 
     Each takes `steps` steps of Adam on the perceptual distance plus the mean squared error, from the average
     face to w and from there to w+; `tick` is called after each step. The noise maps stay as they are, so that
-    no detail hides in them. W's search is blurred by noise that fades, w+'s is not. `encode` (of a checkpoint
-    with an encoder) gives a third answer, first in the list; w+ starts from it where it is nearer than w.
+    no detail hides in them. W's search is blurred by noise that fades; w+'s is not, and pays for each layer's
+    distance from where it started: free, it pulls layers apart and melts mouths for less error. `encode`
+    (of a checkpoint with an encoder) gives a third answer, first in the list; w+ starts from it where it is
+    nearer than w.
     Source: Karras et al. 2020, arXiv 1912.04958, section 5 and appendix D (W); Abdal et al. 2019,
     arXiv 1904.03189 (W+); learning rates in units of the spread of w are ours.
     """
     where = g.mapping.w_avg.device
     target = _pooled(_target(rgb, where))
     with torch.no_grad():
-        wanted = perceptual.features(target)
+        wanted = perceptual.features(_enlarged(target))
     centre, spread = _centre(g)
     draws = torch.Generator().manual_seed(seed)
     found = []
 
     def seen(ws: Tensor, space: str) -> Projection:
         with torch.no_grad():
-            distance = perceptual.compare(perceptual.features(_pooled(_picture(g, ws))), wanted)
+            distance = perceptual.compare(perceptual.features(_enlarged(_pooled(_picture(g, ws)))), wanted)
         return Projection(ws, float(distance), space)
 
     if encode is not None:
@@ -120,7 +131,8 @@ def project(
     for space in ("w", "w+"):
         if space == "w+":
             w = min(found, key=lambda one: one.distance).ws
-        w = w.detach().clone().requires_grad_(True)
+        begun = w.detach()
+        w = begun.clone().requires_grad_(True)
         adam = torch.optim.Adam([w], betas=(0.9, 0.999))
         for step in range(steps):
             done = step / steps
@@ -128,8 +140,10 @@ def project(
             blur = spread * _NOISE * max(0.0, 1 - done / _NOISE_UNTIL) ** 2 if space == "w" else 0.0
             moved = w + torch.randn(w.shape, generator=draws).to(where) * blur
             img = _pooled(_picture(g, moved))
-            loss = perceptual.compare(perceptual.features(img), wanted).mean()
+            loss = perceptual.compare(perceptual.features(_enlarged(img)), wanted).mean()
             loss = loss + (img - target).square().mean()
+            if space == "w+":
+                loss = loss + _STAY * (w - begun).square().sum(-1).mean() / spread**2
             adam.zero_grad(set_to_none=True)
             loss.backward()
             adam.step()

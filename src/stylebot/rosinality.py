@@ -18,6 +18,7 @@ from stylebot.pickles import Stub
 from stylebot.weights import MAX_RESOLUTION, Weights, skeleton, some
 
 W_AVG_SAMPLES, W_AVG_SEED = 10_000, 0
+_WIDEST = 8192  # numbers of a latent; W_AVG_SAMPLES of them are drawn
 ROLES = {"g": "G", "d": "D", "g_ema": "G_ema"}  # theirs: ours
 _LAYER = {"weight": "conv.weight", "affine.weight": "conv.modulation.weight",
           "affine.bias": "conv.modulation.bias"}
@@ -80,6 +81,8 @@ def _generator_config(state: Mapping[str, Tensor]) -> dict:
     widths = {4: _shape(state, "input.input")[1]}
     widths |= {8 << i: _shape(state, f"convs.{2 * i + 1}.conv.weight")[1] for i in range(rgbs)}
     w_dim, z_dim = _shape(state, f"style.{layers}.weight")[0], _shape(state, "style.1.weight")[1]
+    if max(z_dim, w_dim) > _WIDEST:
+        raise StylebotError(f"a generator with latents of {max(z_dim, w_dim)} numbers")
     return {"z_dim": z_dim, "w_dim": w_dim, "img_resolution": 4 << rgbs, "mapping_layers": layers,
             "img_channels": _shape(state, "to_rgb1.bias")[1], **_channels(widths)}
 
@@ -103,7 +106,8 @@ def _check_kernels(role: str, state: Mapping[str, Tensor], names: set[str]) -> N
         raise StylebotError(f"{role}: tensors that this architecture has no place for: {some(strange)}")
     for name in names:
         gain = 1 if role == "D" else 4
-        if not torch.allclose(state[name].float(), ops.blur_filter() * gain, atol=1e-5):
+        wanted = ops.blur_filter() * gain
+        if state[name].shape != wanted.shape or not torch.allclose(state[name].float(), wanted, atol=1e-5):
             raise StylebotError(f"{role}: {name} is another filter than [1, 3, 3, 1]")
 
 
@@ -180,9 +184,11 @@ def _average(config: Mapping[str, int], state: Mapping[str, Tensor]) -> Tensor:
     network = MappingNetwork(config["z_dim"], 0, config["w_dim"], None, layers, w_avg_beta=None)
     mine = {k.removeprefix("mapping."): v for k, v in state.items() if k.startswith("mapping.")}
     network.load_state_dict(mine)
-    z = torch.randn(W_AVG_SAMPLES, config["z_dim"], generator=torch.Generator().manual_seed(W_AVG_SEED))
-    with torch.no_grad():
-        parts = [network(part).double().sum(dim=0) for part in z.split(1000)]
+    draws, parts = torch.Generator().manual_seed(W_AVG_SEED), []
+    for _ in range(W_AVG_SAMPLES // 1000):
+        z = torch.randn(1000, config["z_dim"], generator=draws)
+        with torch.no_grad():
+            parts.append(network(z).double().sum(dim=0))
     return (torch.stack(parts).sum(dim=0) / W_AVG_SAMPLES).float()
 
 

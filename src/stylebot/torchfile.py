@@ -63,6 +63,8 @@ def _read_zip(content: bytes) -> object:
     storages: dict[str, Storage] = {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         members = {info.filename: info for info in archive.infolist()}
+        if len(members) < len(archive.infolist()):
+            raise StylebotError("two members of one name")
         for name, info in members.items():
             if name.startswith("/") or "\\" in name or name[1:2] == ":" or ".." in name.split("/"):
                 raise StylebotError(f"member {name[:SHOWN]!r} points outside the archive: refused")
@@ -95,7 +97,8 @@ def _read_legacy(content: bytes) -> object:
         raise StylebotError("numbers in big-endian order")
     value = run(stream, MAKERS, lambda entry: _described(entry, storages))
     keys, view = run(stream, MAKERS), memoryview(content)
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+    words = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+    if not words or sorted(keys) != sorted(storages):
         raise StylebotError("other storages than its tensors name")
     at = stream.tell()
     for key in keys:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from stylebot import dist
-from stylebot.checkpoints import at_resolution, load_networks, save_networks
+from stylebot.checkpoints import at_resolution, descent, load_networks, save_networks
 from stylebot.dataset import Dataset
 from stylebot.errors import StylebotError, TrainingDiverged
 from stylebot.files import atomic, sha256_file
@@ -255,8 +255,8 @@ def _deliver(
         if watch is not None:
             metrics |= dict(zip(("train_best_kimg", "train_best_kid"), watch.best(), strict=True))
             kept = kept if watch.snapshot is None else load_networks(watch.snapshot, need=("G", "D", "G_ema"))
-        meta = {"kimg": kept.meta["kimg"], "parents": [sha256_file(generator)],
-                "dataset": data.fingerprint, "recipe": asdict(params.recipe())}  # fmt: skip
+        meta = descent(generator) | {"kimg": kept.meta["kimg"], "dataset": data.fingerprint,
+                                     "recipe": asdict(params.recipe())}  # fmt: skip
         nets = [net.cpu().requires_grad_(True) for net in (kept.G, kept.D, kept.G_ema)]
         save_networks(out / "networks.safetensors", Networks(*nets, meta=meta))
         restarts.clear()

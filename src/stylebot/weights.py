@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from stylebot.arrays import shown
 from stylebot.discriminator import Discriminator
 from stylebot.errors import StylebotError
 from stylebot.generator import Generator
@@ -19,6 +20,11 @@ _CLASSES = {"G": Generator, "D": Discriminator, "G_ema": Generator}
 _LARGEST = {"img_resolution": MAX_RESOLUTION, "mapping_layers": 64, "num_fp16_res": 32, "img_channels": 1024}
 _MOST = 1 << 20  # of any other whole number in a configuration
 _ALLOW = "--allow-missing, or train.allow_missing,"
+_ANEW = 8  # times the numbers of a file that may start anew beside them
+_SHARED = ("c_dim", "img_resolution", "img_channels")  # what the networks of one training run agree on
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_META = {"at_initialisation": list, "parents": list, "opts": dict, "augment_p": int | float,
+         "kimg": int | float}  # what is read again
 _SHOWN = 6  # names listed in a message before "and N more"
 
 
@@ -64,9 +70,9 @@ def check_config(role: str, config: Mapping[str, object]) -> dict:
     out = {}
     for name, value in config.items():
         if name not in known:
-            raise StylebotError(f"{role}: unknown architecture argument {str(name)[:60]!r}")
-        if name == "filter_taps" and isinstance(value, list | tuple):
-            value = tuple(value)
+            raise StylebotError(f"{role}: unknown architecture argument {shown(name)}")
+        if name == "filter_taps" and value is not None:
+            value = tuple(value) if isinstance(value, list | tuple) else ()
             good = len(value) == 4 or (len(value) == 1 and role == "D")  # what our convolutions do
             good = good and all(_number(v) for v in value) and sum(value) != 0 and value == value[::-1]
         elif isinstance(value, bool | str) or value is None:
@@ -76,7 +82,7 @@ def check_config(role: str, config: Mapping[str, object]) -> dict:
         else:
             good = _number(value)
         if not good:
-            raise StylebotError(f"{role}: architecture argument {name} = {str(value)[:60]!r} is out of range")
+            raise StylebotError(f"{role}: architecture argument {name} = {shown(value)} is out of range")
         out[name] = value
     return out
 
@@ -115,7 +121,11 @@ def skeleton(role: str, config: Mapping[str, object]) -> nn.Module:
     arguments = check_config(role, config)
     try:
         with _ShapesOnly():
-            return _CLASSES[role](**arguments)
+            network = _CLASSES[role](**arguments)
+        maps = network.b4.mbstd_num_channels if role == "D" else 0
+        if maps and (network.b4.conv.weight.shape[0] % maps or network.b4.mbstd_group_size < 1):
+            raise ValueError("minibatch stddev of such groups")
+        return network
     except (TypeError, ValueError, ZeroDivisionError, OverflowError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise StylebotError(f"{role}: no network has this architecture ({reason})") from None
@@ -134,9 +144,12 @@ def compare(role: str, wanted: nn.Module, state: Mapping[str, Tensor]) -> set[st
              if name in state and tuple(state[name].shape) != shape]
     if wrong:
         raise StylebotError(f"{role}: other shapes than its architecture wants: {some(wrong)}")
-    strange = [name for name, tensor in state.items() if not tensor.is_floating_point()]
+    strange = [name for name, tensor in state.items() if tensor.dtype not in _FLOATS]
     if strange:
         raise StylebotError(f"{role}: not floating-point numbers: {some(strange)}")
+    strange = [name for name, tensor in state.items() if not tensor.float().isfinite().all()]
+    if strange:
+        raise StylebotError(f"{role}: numbers that are not finite: {some(strange)}")
     return shapes.keys() - state.keys()
 
 
@@ -150,27 +163,60 @@ def build(weights: Weights, need: Collection[str] = (), allow_missing: bool = Fa
     """
     made: dict[str, nn.Module | None] = dict.fromkeys(ROLES)
     initial: list[str] = []
+    anew = _ANEW * sum(t.numel() for state in weights.states.values() for t in state.values())
     for role in ROLES:
         if role not in weights.states:
             continue
         state = weights.states[role]
-        missing = compare(role, skeleton(role, weights.configs[role]), state)
+        wanted = skeleton(role, weights.configs[role])
+        missing = compare(role, wanted, state)
         if missing and not allow_missing:
             raise StylebotError(f"{role}: missing {some(missing)} ({_ALLOW} starts these at random)")
+        anew -= sum(t.numel() for name, t in wanted.state_dict().items() if name in missing)
+        if anew < 0:
+            raise StylebotError(f"{role}: more than {_ANEW} times what the file holds would start anew")
         initial += [f"{role}.{name}" for name in sorted(missing)]
         network = _fresh(role, weights.configs[role])
         network.load_state_dict(state, strict=False)
         made[role] = network.requires_grad_(role != "G_ema")
+    _check_kinship(made)
     absent = [role for role in need if made[role] is None]
     if absent and not allow_missing:
         raise StylebotError(f"the file holds no {' and no '.join(absent)} ({_ALLOW} goes on without)")
     for role in absent:
         made[role], note = _substitute(role, made)
         initial.append(note)
-    meta = dict(weights.meta)
+    meta = _checked_meta(weights.meta)
     if initial:
         meta["at_initialisation"] = initial
     return Networks(made["G"], made["D"], made["G_ema"], meta, weights.encoder)
+
+
+def _check_kinship(made: Mapping[str, nn.Module | None]) -> None:
+    """Raise StylebotError for networks of one file that cannot work together."""
+    present = [net for net in made.values() if net is not None]
+    for name in _SHARED:
+        values = sorted({net.config[name] for net in present})
+        if len(values) > 1:
+            listed = " and ".join(map(str, values))
+            raise StylebotError(f"its networks do not belong together: {name} is {listed}")
+    shapes = [{name: t.shape for name, t in made[role].state_dict().items()} for role in ("G", "G_ema")
+              if made[role] is not None]  # fmt: skip
+    if len(shapes) == 2 and shapes[0] != shapes[1]:
+        raise StylebotError("its networks do not belong together: G and G_ema have other shapes")
+
+
+def _checked_meta(meta: Mapping[str, object]) -> dict:
+    """A copy of `meta` in which the entries that are read again are of the right kind.
+
+    Raises: StylebotError.
+    """
+    for name, kind in _META.items():
+        value = meta.get(name)
+        words = value if isinstance(value, list) else ()
+        if (name in meta and not isinstance(value, kind)) or not all(isinstance(word, str) for word in words):
+            raise StylebotError(f"its description says {name} = {shown(value)}")
+    return dict(meta)
 
 
 def at_initialisation(networks: Networks) -> list[str]:

@@ -21,6 +21,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT / "tests")]
 
+import hostile_weights  # noqa: E402
 from hostile_files import bombs, hostile, lying, nested  # noqa: E402
 from tensorflow_files import pickled, tf_discriminator, tf_generator  # noqa: E402
 
@@ -46,6 +47,8 @@ from stylebot.latents import read_ws, save_ws  # noqa: E402
 MODULES = (arrays, checkpoints, encoder, latents, legacy, official, pickles, rosinality, torchfile, weights)
 READERS = {m.__file__ for m in MODULES}
 DATA = ROOT / "tests" / "data"
+HOSTILE = (hostile_weights.official, hostile_weights.tensorflow, hostile_weights.torch_files,
+           hostile_weights.rosinality, hostile_weights.own, hostile_weights.instructions)  # fmt: skip
 SEEDS = ("official_tiny.pkl", "official_tiny_sg3.pkl", "official_tiny_torch113.pkl", "rosinality_legacy.pt",
          "rosinality_training.pt")
 LIMIT_S, LIMIT_KIB = 20, 400_000  # one file's work; growth over the whole run (the corpus holds files of MiB)
@@ -89,8 +92,9 @@ def first_corpus(folder: Path, marker: Path) -> list[Seed]:
     seeds = [("networks", content) for content in whole]
     seeds += [("folder", (folder / "official" / "config.json").read_bytes())]
     seeds += [(kind, (folder / kind).read_bytes()) for kind in ("encoder", "latents")]
-    bad = {**hostile(marker), **nested(marker), **bombs(), **lying()}
-    seeds = seeds * 4 + [("networks", content) for content in bad.values() if len(content) < 1 << 16]
+    kinds = [hostile(marker), nested(marker), bombs(), lying(), *(make() for make in HOSTILE)]
+    bad = [content for kind in kinds for content in kind.values() if len(content) < 1 << 16]
+    seeds = seeds * 4 + [("networks", content) for content in bad]
     return seeds + [("encoder", content) for content in lying().values() if len(content) < 1 << 16]
 
 
