@@ -19,7 +19,7 @@ from stylebot.perceptual import Perceptual
 _MEAN_OF = 4096  # seeds behind the starting point and the spread
 _CHUNK = 1024
 _LOSS_PX = 256  # the perceptual distance knows pictures of this size; larger ones are pooled
-_LEAST_PX = 128  # smaller ones are enlarged: at 64 px its first layer, of stride 4, sees next to nothing
+_LEAST_PX = 128  # smaller ones are enlarged: at 64 px it hardly tells a melted mouth from a whole one
 _STAY = 0.3  # weight of w+'s mean squared distance from its start, in units of the spread
 _RATE = 0.01  # learning rate as a share of the spread of w
 _NOISE, _NOISE_UNTIL = 0.05, 0.75  # of the exploration, as a share of the spread and of the steps
