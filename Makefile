@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup repro test test-experiments test-ssh test-remote lint hooks doctor bench fuzz pull
+.PHONY: setup repro test test-experiments test-ssh test-remote lint hooks doctor bench fuzz kills pull
 
 setup: $(VENV)/.ready  ## .venv with the pinned packages
 
@@ -46,6 +46,9 @@ lint: setup
 
 fuzz: setup  ## ten minutes of damaged and hostile checkpoints; findings lie in .scratch/fuzz
 	$(BIN)/python tests/fuzz/fuzz_checkpoints.py --seconds 600
+
+kills: setup  ## training killed at fifty random moments; it must end with the same bytes
+	$(BIN)/python tests/fuzz/kill_training.py
 
 bench: setup  ## benchmarks, by hand (bench/storage.py is for itself); results belong into bench/RESULTS.md
 	PYTHONPATH=src $(BIN)/python bench/speed.py
