@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stylebot.restarts import Restarts
+from stylebot.restarts import Restarts, copy_whole
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +97,21 @@ def test_a_write_that_fails_leaves_the_old_one(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(OSError, match="No space"):
         restarts.save(128, state(128))
     assert names(restarts) == ["000000000064.pt"] and restarts.newest()["cur_nimg"] == 64
+
+
+def test_copies_are_whole_or_the_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder, texts in ((source, {"a": "new", "in/b": "b", ".a.7.part": "ne"}),
+                          (target, {"a": "old", ".a.9.part": "n", "mine": "stays"})):  # fmt: skip
+        for name, text in texts.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", lambda path, content: path.write_text("ha") and 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            copy_whole(source, target)
+    assert (target / "a").read_text() == "old" and not (target / "in/b").exists()
+    copy_whole(source, target)
+    found = {str(p.relative_to(target)): p.read_text() for p in target.rglob("*") if p.is_file()}
+    assert found == {"a": "new", "in/b": "b", "mine": "stays"}
+    assert not (source / ".a.7.part").exists()

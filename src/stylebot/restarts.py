@@ -63,6 +63,19 @@ class Restarts:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def copy_whole(source: Path, target: Path) -> None:
+    """Every file below `source` to `target`, each whole or not at all.
+
+    What a killed process has left half-written in either goes.
+    """
+    for stray in [path for folder in (source, target) for path in folder.rglob(".*.part")]:
+        stray.unlink()
+    for path in [path for path in source.rglob("*") if path.is_file()]:
+        copy, content = target / path.relative_to(source), path.read_bytes()
+        if not copy.exists() or copy.read_bytes() != content:
+            write_bytes(copy, content)
+
+
 @contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
     """A list that is no longer empty once SIGTERM or SIGINT has come."""

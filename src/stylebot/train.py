@@ -1,7 +1,6 @@
 """Stage `train`: fine-tune StyleGAN2 on the packed faces from fetched weights, with Freeze-D and ADA."""
 
 import math
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from stylebot.errors import StylebotError, TrainingDiverged
 from stylebot.files import atomic, sha256_file
 from stylebot.params import Section
 from stylebot.render import stream
-from stylebot.restarts import Restarts, asked_to_stop
+from stylebot.restarts import Restarts, asked_to_stop, copy_whole
 from stylebot.sheets import contact_sheet
 from stylebot.trainer import Recipe, TrainState, compile_phases, read_stats, set_lr, start_state, train_step
 from stylebot.watch import Watch, start_watch
@@ -172,7 +171,7 @@ def _save(
     if dist.rank() == 0:
         write_grid(state, out / "progress" / f"{state.cur_nimg:09d}.png")
         for name in ("progress", "live"):
-            shutil.copytree(out / name, restarts.folder_for(name), dirs_exist_ok=True)
+            copy_whole(out / name, restarts.folder_for("kept") / name)
         looks = watch.looks if watch is not None else []
         restarts.save(state.cur_nimg, state.state_dict() | {"numbers": numbers, "looks": looks})
     dist.barrier()
@@ -191,8 +190,8 @@ def train(
     data, recipe = Dataset(dataset), params.recipe()
     state, reals, restarts, saved = _start(generator, data, params)
     numbers, watch = saved.get("numbers", {}), _watch(heldout, inception, params, restarts, saved)
-    for name in ("progress", "live"):
-        shutil.copytree(restarts.folder_for(name), out / name, dirs_exist_ok=True)
+    if dist.rank() == 0:
+        copy_whole(restarts.folder_for("kept"), out)
     total, tick = _whole_batches(params.kimg, recipe.batch), _whole_batches(params.tick_kimg, recipe.batch)
     lost = 0  # steps in a row without a finite gradient
     with asked_to_stop() as stop, _progress(total, state.cur_nimg) as bar, _live(out / "live") as live:
