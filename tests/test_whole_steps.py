@@ -144,7 +144,7 @@ def test_losses_with_style_mixing(entry: dict, dtype: torch.dtype) -> None:
         def ws(count: int | None = None, draw=draw, z=z, c=c) -> Tensor:
             cutoff, chance, other = int(draw()), float(draw()), draw()
             mixed = cutoff if chance < options["style_mixing_prob"] else None
-            return losses.mixed_ws(G, z[:count], c[:count], other, mixed)
+            return losses.mixed_ws(G.mapping, z[:count], c[:count], other, mixed)
 
         if name == "Greg":
             lengths = losses.path_lengths(G, ws(len(z) // options["pl_batch_shrink"]), draw, noise_randn=draw)
