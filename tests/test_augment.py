@@ -1,6 +1,7 @@
 """ADA: equal to the reference implementation, and equal to what its operations mean."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +55,8 @@ def test_grey_equals_the_reference_in_float64(percentile: dict, p: float) -> Non
     np.testing.assert_allclose(got.numpy(), percentile[f"grey/bgc/{p}"], rtol=1e-9, atol=1e-10)
 
 
-def tape_draws(data, p: float) -> Draws:
+def tape_draws(data: Mapping[str, np.ndarray], p: float) -> Draws:
+    """The reference's random numbers for one p ("tape{p}/…"), in our table of them."""
     uniform, normal = np.zeros((6, len(UNIFORM))), np.zeros((6, len(NORMAL)))
     for key in data:
         if not key.startswith(f"tape{p}/"):

@@ -107,11 +107,7 @@ def test_losses(entry: dict, dtype: torch.dtype) -> None:
             other.zero_grad()
         pl_mean = accumulated(case, name, phase, G, D, pl_mean)
         case.close(f"{phase}/pl_mean", pl_mean)
-        for key, parameter in net.named_parameters():
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            case.close(f"{phase}/gradnorm/{key}", gradient.norm())
-            case.close(f"{phase}/grad/{key}", gradient)
-            case.close(f"{phase}/gradhead/{key}", gradient.flatten()[:64])
+        case.close_gradients(phase, net)
     assert case.compared > 50
 
 

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from oracle import psp_weights
 from reference_run import KEPT, Reference
+from test_augment import tape_draws
 from torch import Tensor
 from whole_oracle import CASES, FOLDER, PRECISIONS, Case, needed, of
 
 from stylebot import losses, ops
 from stylebot.augment import AugmentPipe, ada_update
-from stylebot.draws import NORMAL, UNIFORM, Draws
 from stylebot.encoder import PspEncoder
 from stylebot.official import config_from
 from stylebot.psp import LastLayerEncoder, read_encoder
@@ -164,11 +164,7 @@ def test_losses_with_style_mixing(entry: dict, dtype: torch.dtype) -> None:
         net.zero_grad()
         (loss.mean() * gain).backward()
         case.close(f"{phase}/pl_mean", pl_mean)
-        for key, parameter in net.named_parameters():
-            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            case.close(f"{phase}/gradnorm/{key}", gradient.norm())
-            case.close(f"{phase}/grad/{key}", gradient)
-            case.close(f"{phase}/gradhead/{key}", gradient.flatten()[:64])
+        case.close_gradients(phase, net)
     case.close("w_avg_after", G.mapping.w_avg)
     assert case.compared > 300
 
@@ -199,31 +195,15 @@ def test_six_training_steps(entry: dict, dtype: torch.dtype, monkeypatch: pytest
     assert case.compared > 1000 and not reference.pl_noise
 
 
-def tape_draws(case: Case, number: int) -> Draws:
-    """The reference's random numbers for one p, in our table of them."""
-    uniform, normal = np.zeros((6, len(UNIFORM))), np.zeros((6, len(NORMAL)))
-    for key in (k for k in case.arrays if k.startswith(f"in/tape{number}/")):
-        name, kind = key.split("_", 1)[1].rsplit("_", 1)
-        operation, role = name.split(".")
-        values = case.arrays[key].reshape(6, -1).double().numpy()
-        table, out = (UNIFORM, uniform) if kind == "rand" else (NORMAL, normal)
-        if role == "gate":
-            uniform[:, UNIFORM[f"{operation}?"]] = values[:, 0]
-        elif operation in ("xint", "xfrac"):
-            out[:, table[f"{operation}_x"]], out[:, table[f"{operation}_y"]] = values.T
-        else:
-            out[:, table[operation]] = values[:, 0]
-    return Draws(uniform, normal, None)
-
-
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("entry", [p for p in of("item06") if "tape" in p.id])
 def test_augmentation_with_given_random_numbers(entry: dict, dtype: torch.dtype) -> None:
     case = Case(entry, dtype)
+    tapes = {k.removeprefix("in/"): v.numpy() for k, v in case.arrays.items() if k.startswith("in/tape")}
     for number, p in enumerate(entry["p"]):
         augment = AugmentPipe("bgc", "reference")
         augment.p.fill_(p)
-        case.close(f"p{p}/y", augment(case.given("in/images"), draws=tape_draws(case, number)))
+        case.close(f"p{p}/y", augment(case.given("in/images"), draws=tape_draws(tapes, number)))
     assert case.compared == len(entry["p"])
 
 

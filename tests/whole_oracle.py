@@ -63,6 +63,14 @@ class Case:
         assert error <= limit, f"{name}: off by {error:.3g}, {limit:.3g} allowed"
         self.compared += 1
 
+    def close_gradients(self, phase: int, net: Generator | Discriminator) -> None:
+        """Compare the gradient that each parameter of `net` has after `phase`; none counts as 0."""
+        for key, parameter in net.named_parameters():
+            gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            self.close(f"{phase}/gradnorm/{key}", gradient.norm())
+            self.close(f"{phase}/grad/{key}", gradient)
+            self.close(f"{phase}/gradhead/{key}", gradient.flatten()[:64])
+
     def network(self, role: str, options: dict, prefix: str = "sd/") -> Generator | Discriminator:
         """Ours with their weights, refused unless every name and shape agrees (filters are constants)."""
         config = {k: v for k, v in config_from(role, options).items() if v is not None}
