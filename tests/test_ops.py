@@ -163,3 +163,44 @@ def test_normalised_rows_have_mean_square_one(rng: torch.Generator) -> None:
     lengths = torch.tensor([[1e-2], [1], [7], [1e3], [1e6]])
     rows = ops.normalize_2nd_moment(torch.randn(5, 64, generator=rng) * lengths)
     torch.testing.assert_close(rows.square().mean(dim=1), torch.ones(5), rtol=2e-4, atol=0)
+
+
+@pytest.mark.parametrize("side", [2, 24], ids=["shared weights", "own weights"])
+@pytest.mark.parametrize("up", [1, 2])
+@pytest.mark.parametrize("demodulate", [True, False])
+@pytest.mark.parametrize("noisy", ["each", "shared", None])
+@pytest.mark.parametrize("n", [1, 3])
+def test_pictures_without_gradients_are_the_same(
+    side: int, up: int, demodulate: bool, noisy: str | None, n: int
+) -> None:
+    torch.manual_seed(0)
+    shapes = ((n, 8, side, side), (4, 8, 3, 3), (n, 8), (4,))
+    x, w, s, bias = (torch.randn(shape).double() for shape in shapes)
+    x, w = (each.to(memory_format=torch.channels_last) for each in (x, w))
+    big = side * up
+    noise = torch.randn((n, 1, big, big) if noisy == "each" else (big, big)).double() if noisy else None
+    given = (x, w, s, ops.blur_filter(), up, demodulate, noise, bias, 1.3)
+    kept = [each.clone() for each in given if isinstance(each, Tensor)]
+    before = ops.modulated_conv2d(*given)
+    wanted = ops.activate(before, "lrelu", 0.9, owned=True)
+    assert wanted.data_ptr() != before.data_ptr()
+    with torch.no_grad():
+        found = ops.modulated_conv2d(*given)
+        loud = ops.activate(found, "lrelu", 0.9, owned=True)
+    assert loud.data_ptr() == found.data_ptr() and loud.is_contiguous(memory_format=torch.channels_last)
+    now = [each for each in given if isinstance(each, Tensor)]
+    assert all(torch.equal(a, b) for a, b in zip(kept, now, strict=True)), "what was given is untouched"
+    torch.testing.assert_close(loud, wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_only_owned_pictures_are_overwritten() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    before = x.clone()
+    ops.activate(x, "lrelu", 0.5, owned=True)
+    with torch.no_grad():
+        ops.activate(x, "lrelu")
+        ops.activate(x, "lrelu", 0.5)
+        ops.bias_act(x, None, "lrelu", gain=1 / ops.ACTIVATION_GAIN["lrelu"])
+        assert torch.equal(x, before)
+        ops.activate(x, "lrelu", 0.5, owned=True)
+    torch.testing.assert_close(x, ops.activate(before, "lrelu", 0.5), rtol=0, atol=0)

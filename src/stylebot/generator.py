@@ -110,7 +110,8 @@ class SynthesisLayer(nn.Module):
         total = ops.ACTIVATION_GAIN["lrelu"] * gain
         x = ops.modulated_conv2d(x, self.weight, self.affine(w), self.resample_filter, self.up, noise=noise,
                                  bias=self.bias, gain=total)  # fmt: skip
-        return ops.activate(x, "lrelu", None if self.conv_clamp is None else self.conv_clamp * gain)
+        clamp = None if self.conv_clamp is None else self.conv_clamp * gain
+        return ops.activate(x, "lrelu", clamp, owned=True)
 
 
 class ToRGB(nn.Module):

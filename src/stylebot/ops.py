@@ -1,4 +1,6 @@
-"""The four operations of StyleGAN2 in plain differentiable PyTorch: no in-place write, no compiled code."""
+"""The four operations of StyleGAN2 in plain differentiable PyTorch: no compiled code.
+
+Writes in place happen only where no gradient is asked for, and only into memory made here."""
 
 import math
 from collections.abc import Callable
@@ -64,20 +66,24 @@ def downsample2d(x: Tensor, f: Tensor) -> Tensor:
     return blur(x, f, padding=(f.shape[0] - 2) // 2, down=2)
 
 
-def blur(x: Tensor, f: Tensor, padding: int, down: int = 1, gain: float = 1.0) -> Tensor:
-    """x [N, C, H, W] padded by `padding` zeros, filtered with symmetric f [k, k], every `down`-th pixel."""
+def blur(
+    x: Tensor, f: Tensor, padding: int, down: int = 1, gain: float = 1.0, bias: Tensor | None = None
+) -> Tensor:
+    """x [N, C, H, W] padded by `padding` zeros, filtered with symmetric f [k, k], every `down`-th pixel; plus
+    bias [C]."""
     kernel = (f.to(x.dtype) * gain).expand(x.shape[1], 1, *f.shape)
-    return F.conv2d(x, kernel, padding=padding, stride=down, groups=x.shape[1])
+    return F.conv2d(x, kernel, bias, padding=padding, stride=down, groups=x.shape[1])
 
 
-def conv_up2(x: Tensor, w: Tensor, f: Tensor) -> Tensor:
-    """Convolution w [O, I, k, k] (k 1 or 3) of x [N, I, H, W] upsampled 2x: [N, O, 2H, 2W].
+def conv_up2(x: Tensor, w: Tensor, f: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Convolution w [O, I, k, k] (k 1 or 3) of x [N, I, H, W] upsampled 2x: [N, O, 2H, 2W]; plus bias [O].
 
     A transposed convolution skips the stuffed zeros; the low-pass filter follows. Source: as upfirdn2d.
     """
     if w.shape[2] == 1:
-        return upsample2d(F.conv2d(x, w), f)
-    return blur(F.conv_transpose2d(x, w.transpose(0, 1), stride=2), f, padding=1, gain=4.0)
+        x = upsample2d(F.conv2d(x, w), f)
+        return x if bias is None else x + bias[:, None, None]
+    return blur(F.conv_transpose2d(x, w.transpose(0, 1), stride=2), f, padding=1, gain=4.0, bias=bias)
 
 
 def conv_down2(x: Tensor, w: Tensor, f: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -110,12 +116,18 @@ def bias_act(
     return activate(x * total if total != 1.0 else x, act, clamp, slope)
 
 
-def activate(x: Tensor, act: str, clamp: float | None = None, slope: float = SLOPE) -> Tensor:
+def activate(
+    x: Tensor, act: str, clamp: float | None = None, slope: float = SLOPE, owned: bool = False
+) -> Tensor:
     """Leaky ReLU (or nothing) of x that already carries the gains, which may be applied before it: both
-    commute with a positive factor. That lets callers fold them into small tensors."""
+    commute with a positive factor. That lets callers fold them into small tensors. An `owned` x, which the
+    caller has no other use for, is overwritten where no gradient is asked for."""
+    owned = owned and not torch.is_grad_enabled()
     if act == "lrelu":
-        x = F.leaky_relu(x, slope)
-    return x if clamp is None else x.clamp(-clamp, clamp)
+        x = F.leaky_relu(x, slope, inplace=owned)
+    if clamp is None:
+        return x
+    return x.clamp_(-clamp, clamp) if owned else x.clamp(-clamp, clamp)
 
 
 def modulated_conv2d(
@@ -128,8 +140,12 @@ def modulated_conv2d(
     bias [O]; the whole sum is times `gain`. Computed as scale, convolve, rescale: one ordinary convolution
     shared by the batch, equal to the paper's per-sample weights because scaling commutes with convolution.
     In float16 weights and scales are normalised first so that nothing overflows; demodulation cancels it.
+    Without gradients on a CPU, pictures larger than the weights get weights of their own instead, which saves
+    passes over the picture.
     Source: arXiv 1912.04958, equations 1 and 3.
     """
+    if _only_drawing(x):
+        return _drawn(x, w, s, f, up, demodulate, noise, None if bias is None else bias * gain, gain)
     if x.dtype == torch.float16 and demodulate:
         w = w / (w.abs().amax(dim=[1, 2, 3], keepdim=True) * math.sqrt(w[0].numel()))
         s = s / s.abs().amax(dim=1, keepdim=True)
@@ -144,16 +160,49 @@ def modulated_conv2d(
     return x if bias is None else x + (bias * gain).to(x.dtype)[None, :, None, None]
 
 
+def _only_drawing(x: Tensor) -> bool:
+    """Whether x is a picture on a CPU that nobody differentiates, compiles or exports."""
+    busy = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
+    return x.device.type == "cpu" and x.dtype != torch.float16 and not busy
+
+
+def _drawn(
+    x: Tensor, w: Tensor, s: Tensor, f: Tensor | None, up: int, demodulate: bool, noise: Tensor | None,
+    bias: Tensor | None, gain: float,
+) -> Tensor:  # fmt: skip
+    """modulated_conv2d for pictures only: in place, because new memory is what costs. bias has its gain."""
+    w, s = w.to(x.dtype), s.to(x.dtype)
+    d = (s.square() @ w.square().sum(dim=[2, 3]).t() + 1e-8).rsqrt() * gain if demodulate else None
+    noise = None if noise is None else noise * gain
+    n, o, pixels = len(x), len(w), x.shape[2] * x.shape[3]
+    if w.numel() > pixels * (w.shape[1] + o * up**2):
+        y = _conv(x * s[:, :, None, None], w, f, up)
+        y = y.mul_(gain if d is None else d[:, :, None, None])
+        y = y if noise is None else y.add_(noise)
+        return y if bias is None else y.add_(bias[:, None, None])
+    inputs_last = x.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if inputs_last else torch.contiguous_format
+    shape = (n, o, x.shape[2] * up, x.shape[3] * up)
+    whole = None if n == 1 else torch.empty(shape, dtype=x.dtype, memory_format=layout)
+    for i in range(n):
+        scales = s[i] * gain if d is None else d[i, :, None] * s[i]
+        y = _conv(x[i : i + 1], w * scales.view(-1, w.shape[1], 1, 1), f, up, bias)
+        own = None if noise is None else noise[i : i + 1] if noise.ndim == 4 and len(noise) == n else noise
+        if whole is None:
+            return y if own is None else y.add_(own)
+        if own is None:
+            whole[i : i + 1].copy_(y)
+        else:
+            torch.add(y, own, out=whole[i : i + 1])
+    return whole
+
+
 def _conv(
     x: Tensor, w: Tensor, f: Tensor | None, up: int, bias: Tensor | None = None,
     noise: Tensor | None = None, gain: float = 1.0,
 ) -> Tensor:  # fmt: skip
     b = None if bias is None else bias.to(x.dtype)
-    if up == 2:
-        x = conv_up2(x, w, f)
-        x = x if b is None else x + b[None, :, None, None]
-    else:
-        x = F.conv2d(x, w, b, padding=w.shape[2] // 2)
+    x = conv_up2(x, w, f, b) if up == 2 else F.conv2d(x, w, b, padding=w.shape[2] // 2)
     return x if noise is None else x + (noise * gain).to(x.dtype)
 
 
