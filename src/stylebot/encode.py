@@ -16,14 +16,15 @@ from stylebot.degrade import Degradation, degrade, to_img, to_rgb
 from stylebot.dist import device
 from stylebot.encoder import Encoder, save_encoder
 from stylebot.errors import StylebotError
-from stylebot.faithful import FaithfulParams, pooled, restoring
-from stylebot.files import scratch, sha256_file
-from stylebot.fitting import Pace, Schedule, State, fit
+from stylebot.faithful import FaithfulParams, restoring
+from stylebot.files import sha256_file
+from stylebot.fitting import Pace, State, fit
 from stylebot.generator import Generator
 from stylebot.params import Section
-from stylebot.perceptual import Perceptual
+from stylebot.perceptual import Perceptual, pooled
 from stylebot.randomness import drawer
-from stylebot.skips import Skips, skips_for
+from stylebot.schedules import Schedule
+from stylebot.skips import skips_for
 
 _VERSION = 2  # of the training below: another number starts anew
 _NO_ID = ("the identity loss is left out: it needs ArcFace weights (IR-SE50), which no source of `fetch` "
@@ -161,7 +162,7 @@ def _check(generator: Generator, dataset: Dataset, params: EncodeParams) -> None
 
 
 def _styles(state: State, pace: Pace, faces: Faces, generator: Generator, perceptual: Perceptual,
-            params: EncodeParams, path: Path) -> dict[str, float]:  # fmt: skip
+            params: EncodeParams) -> dict[str, float]:  # fmt: skip
     """Train the encoder, the net of `state`."""
     weights = {"l2": params.l2_weight, "lpips": params.lpips_weight, "w_norm": params.w_norm_weight,
                "w": params.w_weight}  # fmt: skip
@@ -171,21 +172,19 @@ def _styles(state: State, pace: Pace, faces: Faces, generator: Generator, percep
         return losses(batch, state.net(batch.small), generator, perceptual, params)
 
     state.net.train()
-    return fit(state, pace, of, weights, path)
+    return fit(state, pace, of, weights)
 
 
-def _skips(identity: list, encoder: Encoder, faces: Faces, generator: Generator, perceptual: Perceptual,
-           params: EncodeParams) -> tuple[Skips, dict[str, float]]:  # fmt: skip
+def _skips(identity: dict[str, object], encoder: Encoder, faces: Faces, generator: Generator,
+           perceptual: Perceptual, params: EncodeParams) -> tuple[State, dict[str, float]]:  # fmt: skip
     """Train skip connections for the finished encoder, which stays as it is, like the generator.
 
-    The batches are those that the encoder would have met next.
+    The batches are those that the encoder would have met next. The state's net are the `Skips`.
     """
     pace = Pace(params.faithful.kimg, params.batch, params.faithful.lr, params.lr_schedule)
     torch.manual_seed(params.seed)
-    state = State.start("faithful", "encode.faithful.lr", [identity, params.faithful.model_dump(mode="json")],
-                        skips_for(generator), pace)  # fmt: skip
-    path = scratch() / "faithful.pt"
-    state.resume(path)
+    identity = identity | {"faithful": params.faithful.model_dump()}
+    state = State.start("faithful", "encode.faithful.lr", identity, skips_for(generator), pace)
     first = Pace(params.kimg, params.batch, params.lr, params.lr_schedule).total
     weights = {"l2": params.l2_weight, "lpips": params.lpips_weight,
                "consistency": params.faithful.consistency_weight}  # fmt: skip
@@ -196,8 +195,8 @@ def _skips(identity: list, encoder: Encoder, faces: Faces, generator: Generator,
         return restoring(batch.target, batch.small, batch.factors, encoder, state.net, generator, perceptual,
                          weights)  # fmt: skip
 
-    means = fit(state, pace, of, weights, path)
-    return state.net, {f"faithful_{name}": value for name, value in means.items()}
+    means = fit(state, pace, of, weights)
+    return state, {f"faithful_{name}": value for name, value in means.items()}
 
 
 def encode(generator: Path, dataset: Path, perceptual: Path, out: Path,
@@ -212,27 +211,26 @@ def encode(generator: Path, dataset: Path, perceptual: Path, out: Path,
     for why in left_out.values():
         print(f"encode: {why}")
     recorded = params.model_dump(mode="json", exclude=None if params.faithful.kimg else {"faithful"})
-    identity = [_VERSION, params.model_dump(mode="json", exclude={"faithful"}), data.fingerprint,
-                sha256_file(generator), sha256_file(perceptual)]  # fmt: skip
+    sha256 = sha256_file(generator)
+    identity = {"version": _VERSION, "params": params.model_dump(exclude={"faithful"}), "weights": sha256,
+                "dataset": data.fingerprint, "perceptual": sha256_file(perceptual)}  # fmt: skip
     torch.manual_seed(params.seed)  # the initial weights; nothing after this line draws from it
     encoder = Encoder(params.variant, decoder.img_resolution, decoder.w_dim)
     encoder.latent_avg.copy_(decoder.mapping.w_avg.expand_as(encoder.latent_avg))
     pace = Pace(params.kimg, params.batch, params.lr, params.lr_schedule)
     state = State.start("encode", "encode.lr", identity, encoder, pace)
-    path = scratch() / "encode.pt"
-    state.resume(path)
     faces = Faces(torch.from_numpy(data.read_all()),
                   *make_faces(decoder, params.synthetic_faces, params.synthetic_psi, params.seed))
     distance = Perceptual(perceptual).to(device())
-    means = _styles(state, pace, faces, decoder, distance, params, path)
-    meta = {"params": recorded, "left_out": left_out, "generator_sha256": sha256_file(generator),
+    means = _styles(state, pace, faces, decoder, distance, params)
+    meta = {"params": recorded, "left_out": left_out, "generator_sha256": sha256,
             "kimg": state.cur_nimg / 1000}  # fmt: skip
-    skips = None
+    skips: State | None = None
     if params.faithful.kimg:
-        state.save(path)  # a restart finds the encoder finished
+        state.save()  # a restart finds the encoder finished
         skips, more = _skips(identity, encoder, faces, decoder, distance, params)
         means |= more
-    save_encoder(out, encoder, meta, skips)
-    for name in ("encode.pt", "faithful.pt"):
-        (scratch() / name).unlink(missing_ok=True)
+    save_encoder(out, encoder, meta, skips.net if skips else None)
+    for run in filter(None, (state, skips)):
+        run.restarts.clear()
     return {f"encode_{name}": value for name, value in sorted(means.items())}

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,16 +117,14 @@ def _chosen(count: int, most: int) -> np.ndarray:
     return np.linspace(0, count - 1, min(most, count)).round().astype(int)
 
 
-def _sheet_cells(enlarged: list[Enlarged], wanted: torch.Tensor, count: int,
-                 methods: Sequence[str]) -> Iterator[tuple[np.ndarray, str]]:  # fmt: skip
-    originals = _hwc(wanted)
-    for e in enlarged:
-        small, made = _hwc(e.small), {method: _hwc(getattr(e, method)) for method in methods}
-        for i in _chosen(len(wanted), count):
-            yield small[i].repeat(e.factor, 0).repeat(e.factor, 1), f"x{e.factor}: {len(small[i])} px given"
-            for method, rgbs in made.items():
-                yield rgbs[i], "faithful" if method == "result" and "pure" in made else method
-            yield originals[i], "original"
+def _lines(e: Enlarged, wanted: torch.Tensor, count: int,
+           methods: Sequence[str]) -> list[dict[str, np.ndarray]]:  # fmt: skip
+    """Of at most `count` faces the pictures [R,R,3] uint8 that stand side by side, by name."""
+    some = _chosen(len(wanted), count)
+    pixels = [rgb.repeat(e.factor, 0).repeat(e.factor, 1) for rgb in _hwc(e.small[some])]
+    made = {method: _hwc(getattr(e, method)[some]) for method in methods}
+    columns = {"given": pixels, **made, "original": _hwc(wanted[some])}
+    return [{name: rgbs[i] for name, rgbs in columns.items()} for i in range(len(some))]
 
 
 def write_rows(path: Path, rgbs: Sequence[np.ndarray], columns: int = 4) -> None:
@@ -252,10 +250,15 @@ def superres(inputs: Inputs, out: Path, params: SuperresParams) -> dict[str, flo
     drift = drift_of(domains, who, wanted_who, enlarged[-1], wanted, params)
     write_bytes(out / "table.csv", table.to_csv(index=False, float_format="%.5g").encode())
     write_bytes(out / "drift.csv", _drift_csv(drift, domains.ruler.clear, len(wanted)))
+    rgbs, captions = [], []
     for e in enlarged:
-        rows = _sheet_cells([e], wanted, params.sheet_faces, METHODS["pure"])
-        write_rows(out / f"rows_x{e.factor}.png", [rgb for rgb, _ in rows])
-    rgbs, captions = zip(*_sheet_cells(enlarged, wanted, params.sheet_faces, methods), strict=True)
+        lines = _lines(e, wanted, params.sheet_faces, methods)
+        told = {"given": f"x{e.factor}: {e.small.shape[3]} px given"}
+        told |= {"result": "faithful"} if params.mode == "faithful" else {}
+        rgbs += [rgb for line in lines for rgb in line.values()]
+        captions += [told.get(name, name) for line in lines for name in line]
+        few = ("given", *METHODS["pure"], "original")
+        write_rows(out / f"rows_x{e.factor}.png", [line[name] for line in lines for name in few])
     kind = "Held-out" if params.inputs == "heldout" else "Generated"
     _write_sheet(out / "sheet.png", rgbs, captions, len(methods) + 2, f"{kind} faces, super-resolved")
     own = {name: e.value for name, e in drift.items() if not re.search("_(bicubic|lanczos|pure)_", name)}

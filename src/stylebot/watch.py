@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from stylebot import dist, frechet
-from stylebot.checkpoints import save_networks
+from stylebot.checkpoints import load_networks, save_networks
 from stylebot.dataset import Dataset
 from stylebot.errors import StylebotError
-from stylebot.inception import Inception
+from stylebot.inception import Inception, features_of
 from stylebot.render import stream
 from stylebot.weights import Networks
 
@@ -33,12 +33,25 @@ class Watch:
 
         The unbiased estimate over all of them: it can be below zero. Source: arXiv 1801.01401, section 4.
         """
-        parts = [self.inception.features(rgb) for rgb in stream(networks.G_ema, range(self.fakes), _BATCH)]
-        value = frechet.kid(np.concatenate(parts), self.real)
+        fakes = features_of(self.inception, stream(networks.G_ema, range(self.fakes), _BATCH))["clean"]
+        value = frechet.kid(fakes, self.real)
         self.looks.append((kimg, value))
         if self.snapshot is not None and self.best() == self.looks[-1]:
             save_networks(self.snapshot, networks)
         return value
+
+    def go_on(self, looks: list[tuple[float, float]]) -> str | None:
+        """Take over an interrupted run's looks, unless the networks of the best are no longer whole.
+
+        Returns what is wrong with those; None when nothing is.
+        """
+        if looks and self.snapshot is not None:
+            try:
+                load_networks(self.snapshot, need=("G", "D", "G_ema"))
+            except StylebotError as error:
+                return f"the best networks so far are lost: {error}"
+        self.looks += looks
+        return None
 
     def best(self) -> tuple[float, float]:
         """(kimg, KID) of the lowest KID so far, the earliest of equals."""
