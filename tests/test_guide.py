@@ -3,12 +3,13 @@
 What is not real is said in guide.py: nothing is installed, and stages write stand-ins of their outputs.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
-from guide import Place, block, follow, new_place
+from guide import ROOT, SECTIONS, Place, block, follow
 from ruamel.yaml import YAML
 from servers import flip
 from workspaces import Workspace, fill
@@ -23,24 +24,6 @@ def params(workspace: Workspace) -> dict:
     return YAML(typ="safe").load((workspace.root / "params.yaml").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="session")
-def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
-    """The place after the README's first block, and what `make repro` said."""
-    found = new_place(tmp_path_factory.mktemp("guide"))
-    text = block("Two commands", "git clone").replace("<this repository>", str(found.origin))
-    clone, make = text.splitlines()
-    follow(found.shell(), clone)
-    said = follow(found.workspace(), make)
-    found.workspace().commit("Run")
-    found.workspace().git("push", "-q", "origin", "main")
-    return found, said
-
-
-@pytest.fixture
-def place(first: tuple[Place, str], tmp_path: Path) -> Place:
-    return first[0].copy(tmp_path)
-
-
 @pytest.fixture
 def ours(place: Place) -> Workspace:
     return place.workspace()
@@ -50,8 +33,8 @@ def ran(said: str) -> set[str]:
     return {name.split("@")[0] for name in re.findall(r"^Running stage '([^']+)'", said, re.MULTILINE)}
 
 
-def test_two_commands(first: tuple[Place, str], ours: Workspace) -> None:
-    assert ran(first[1]) == set(STAGES)
+def test_two_commands(first_place: tuple[Place, str], ours: Workspace) -> None:
+    assert ran(first_place[1]) == set(STAGES)
     assert (ours.root / "stages/report/report.html").is_file()
     said = follow(ours, block("Two commands", ". .venv"))
     again, changed = said.split("Reproducing experiment", 1)
@@ -62,6 +45,27 @@ def test_two_commands(first: tuple[Place, str], ours: Workspace) -> None:
     assert table and all(name in table[0] for name in ("freeze_d", "superres_id_x8", "audit_ok"))
     assert "fid_tuned" in changed and (ours.root / "dvc_plots/index.html").is_file()
     assert (ours.root / "faces.png").stat().st_size > 10_000
+
+
+def test_what_the_extension_of_vs_code_asks_for(ours: Workspace) -> None:
+    """Its commands, as its source calls them: tables, curves and pictures as JSON."""
+    assert "iterative.dvc" in (ROOT / ".vscode/extensions.json").read_text()
+    table = json.loads(ours.dvc("exp", "show", "--json"))
+    assert {"freeze_d", "train"} <= table[0]["data"]["params"]["params.yaml"]["data"].keys()
+    assert "kid_tuned" in table[0]["data"]["metrics"]["metrics/fid.json"]["data"]
+    said = ours.dvc("plots", "diff", "workspace", "-o", ".dvc/tmp/plots", "--split", "--json")
+    shown = json.loads(said[said.index("{") : said.rindex("}") + 1])["data"]
+    kinds = {name: {part["type"] for part in parts} for name, parts in shown.items()}
+    assert {"Losses", "stages/fid/sheet.png"} <= kinds.keys(), kinds.keys()
+    assert kinds["Losses"] == {"vega"} and kinds["stages/fid/sheet.png"] == {"image"}
+    json.loads(ours.dvc("data", "status", "--granular", "--unchanged", "--json"))
+
+
+def test_completion(ours: Workspace) -> None:
+    (line,) = re.findall(r"`(dvc completion -s bash >> [^`]+)`", SECTIONS["Two commands"])
+    follow(ours, line)
+    said = ours.run("bash", "-euc", "source ~/.bash_completion; complete -p dvc")
+    assert said.startswith("complete") and said.split()[-1] == "dvc"
 
 
 def test_your_own_photos(place: Place, ours: Workspace) -> None:
