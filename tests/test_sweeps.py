@@ -124,9 +124,11 @@ def test_many_machines(place: Place, started: list, model_file: Callable[[str], 
 
 def done_by_workers(address: str) -> int:
     """How many pieces of work the cluster's workers have finished."""
-    code = ("from distributed import Client\n"
-            f"with Client('tcp://{address}') as c:\n"
-            "    print(sum(c.run(lambda dask_worker: dask_worker.state.executed_count).values()))")  # fmt: skip
+    code = (
+        "from distributed import Client\n"
+        f"with Client('tcp://{address}') as c:\n"
+        "    print(sum(c.run(lambda dask_worker: dask_worker.state.executed_count).values()))"
+    )
     env = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     words = [sys.executable, "-c", code]
     return int(subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout)
