@@ -3,8 +3,9 @@
     PYTHONPATH=src python bench/storage.py [--files 50000] [--kb 10] [--per-zip 1000]
 
 Random files (nothing compresses) in a repository of its own with this project's .dvc/config and a remote
-that is a folder. Each step is one `dvc` process, by the clock and, in brackets, in seconds of CPU; on a busy
-machine compare the latter. A remote with a network in between costs more per object, never less.
+that is a folder, all below $TMPDIR. Each step is one `dvc` process, by the clock and, in brackets, in seconds
+of CPU; on a busy machine compare the latter. Each is told on stderr when it is done.
+A remote with a network in between costs more per object, never less.
 """
 
 import os
@@ -63,12 +64,15 @@ class Timed:
             raise RuntimeError(f"{' '.join(words)}: {done.stdout}{done.stderr}")
 
     def dvc(self, *words: str) -> tuple[float, float]:
-        """(seconds by the clock, seconds of CPU) of a DVC command."""
+        """(seconds by the clock, seconds of CPU) of a DVC command, also told on stderr."""
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         self.run(sys.executable, "-m", "dvc", *words, "-q")
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return time.perf_counter() - started, cpu
+        wall = time.perf_counter() - started
+        told = f"{self.folder.name}: dvc {words[0]}: {wall:.1f} s ({cpu:.1f} s of CPU)"
+        print(told, file=sys.stderr, flush=True)
+        return wall, cpu
 
 
 def measure(

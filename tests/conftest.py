@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from guide import Place, block, follow, new_place
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,6 +29,25 @@ def model_file() -> Callable[[str], Path]:
         return path
 
     return get
+
+
+@pytest.fixture(scope="session")
+def first_place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
+    """A place after the README's first block, committed and pushed, and what `make repro` said."""
+    found = new_place(tmp_path_factory.mktemp("guide"))
+    text = block("Two commands", "git clone").replace("<this repository>", str(found.origin))
+    clone, make = text.splitlines()
+    follow(found.shell(), clone)
+    said = follow(found.workspace(), make)
+    found.workspace().commit("Run")
+    found.workspace().git("push", "-q", "origin", "main")
+    return found, said
+
+
+@pytest.fixture
+def place(first_place: tuple[Place, str], tmp_path: Path) -> Place:
+    """A copy of the first place for one test."""
+    return first_place[0].copy(tmp_path)
 
 
 @pytest.fixture

@@ -45,6 +45,7 @@ class Server(ABC):
     port: int = field(default_factory=free_port)
     process: subprocess.Popen | None = None
     name: ClassVar[str]
+    scheme: ClassVar[str]  # of the address in the README
     jobs: ClassVar[str] = "1"  # transfers at a time while the server is killed
 
     @abstractmethod
@@ -85,9 +86,9 @@ class Server(ABC):
         """The address of a new, empty remote on this server."""
         return f"{self.url}/{name}"
 
-    def settings(self) -> dict[str, str]:
-        """`dvc remote modify team KEY VALUE`, in .dvc/config."""
-        return {}
+    @abstractmethod
+    def readme(self, name: str) -> dict[str, str]:
+        """What the README says of another server -> what it is here, for a new, empty remote `name`."""
 
     @abstractmethod
     def secrets(self) -> dict[str, str]:
@@ -115,7 +116,7 @@ def flip(path: Path) -> None:
 class Ssh(Server):
     """OpenSSH's own sshd with its own keys."""
 
-    name = "ssh"
+    name = scheme = "ssh"
     refused: ClassVar[str] = "Permission denied"
 
     def prepare(self) -> None:
@@ -153,10 +154,15 @@ class Ssh(Server):
 
     @property
     def url(self) -> str:
-        return f"ssh://{getpass.getuser()}@{HOST}:{self.port}{self.store}"
+        return f"ssh://{HOST}:{self.port}{self.store}"
+
+    def readme(self, name: str) -> dict[str, str]:
+        return {"ssh://nas.example.org/srv/stylebot": self.address(name),
+                "user you": f"user {getpass.getuser()}",
+                "~/.ssh/id_ed25519": str(self.folder / "user")}  # fmt: skip
 
     def secrets(self) -> dict[str, str]:
-        return {"keyfile": str(self.folder / "user")}
+        return {"user": getpass.getuser(), "keyfile": str(self.folder / "user")}
 
     def wrong(self) -> dict[str, str]:
         return {"keyfile": str(self.folder / "stranger")}
@@ -165,7 +171,7 @@ class Ssh(Server):
 class S3(Server):
     """SeaweedFS with its S3 gateway; one process, the bucket made through S3."""
 
-    name = "s3"
+    name = scheme = "s3"
     refused: ClassVar[str] = "Forbidden"
     jobs: ClassVar[str] = "8"  # each waits a quarter of a minute for a server that is gone
     url: ClassVar[str] = "s3://faces/dvc"
@@ -209,7 +215,7 @@ class S3(Server):
         patience = Config(connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 1})
         return botocore.session.get_session().create_client(
             "s3",
-            endpoint_url=self.settings()["endpointurl"],
+            endpoint_url=self.endpoint,
             aws_access_key_id="team",
             aws_secret_access_key="secret",
             region_name="us-east-1",
@@ -230,8 +236,13 @@ class S3(Server):
             return False
         return True
 
-    def settings(self) -> dict[str, str]:
-        return {"endpointurl": f"http://{HOST}:{self.port}", "region": "us-east-1"}
+    @property
+    def endpoint(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def readme(self, name: str) -> dict[str, str]:
+        return {"s3://bucket/stylebot": self.address(name), "https://s3.example.org": self.endpoint,
+                "ID=... AWS_SECRET_ACCESS_KEY=...": "ID=team AWS_SECRET_ACCESS_KEY=secret"}  # fmt: skip
 
     def secrets(self) -> dict[str, str]:
         return {"AWS_ACCESS_KEY_ID": "team", "AWS_SECRET_ACCESS_KEY": "secret"}
@@ -249,7 +260,7 @@ class S3(Server):
 class WebDav(Server):
     """WsgiDAV on cheroot, with a password."""
 
-    name = "webdav"
+    name, scheme = "webdav", "webdavs"  # without the s here: the certificate would be nobody's
     refused: ClassVar[str] = "401"
 
     def prepare(self) -> None:
@@ -269,6 +280,10 @@ class WebDav(Server):
     def address(self, name: str) -> str:
         (self.store / "dvc" / name).mkdir()  # DVC does not make the folder itself
         return f"webdav://{HOST}:{self.port}/dvc/{name}"
+
+    def readme(self, name: str) -> dict[str, str]:
+        return {"webdavs://dav.example.org/stylebot": self.address(name), "user you": "user team",
+                "password ...": "password secret"}  # fmt: skip
 
     def secrets(self) -> dict[str, str]:
         return {"user": "team", "password": "secret"}

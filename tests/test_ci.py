@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,20 @@ def commands(script: str) -> list[list[str]]:
 
 def test_the_workflow_has_what_github_asks_for() -> None:
     assert {"push", "pull_request"} <= FLOW["on"].keys()  # YAML 1.1 would read the key as True
-    assert FLOW["permissions"] == {"contents": "read", "pull-requests": "write"}
+    assert FLOW["permissions"] == {"contents": "read"}
+    assert FLOW["jobs"]["pipeline"]["permissions"] == {"contents": "read", "pull-requests": "write"}
     for job in FLOW["jobs"].values():
         assert job["runs-on"] and job["timeout-minutes"]
         assert all(("run" in step) != ("uses" in step) for step in job["steps"])
+
+
+def test_the_workflow_fits_the_published_schema(tmp_path: Path) -> None:
+    pytest.importorskip("check_jsonschema", reason="pip install -r requirements-dev.txt")
+    words = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    path, wrong = ROOT / ".github/workflows/ci.yml", tmp_path / "wrong.yml"
+    wrong.write_text(path.read_text(encoding="utf-8").replace("runs-on:", "run-on:"))
+    codes = [subprocess.run([*words, str(p)], capture_output=True).returncode for p in (path, wrong)]
+    assert codes == [0, 1]
 
 
 @pytest.mark.parametrize("script", RUNS.values(), ids=RUNS.keys())

@@ -125,6 +125,32 @@ def test_a_temporary_experiment_that_was_killed_goes_on(ours: Workspace) -> None
     assert ours.git("status", "--porcelain") == "" and not (ours.root / "stages/train").exists()
 
 
+def test_an_interrupted_experiment_leaves_the_work_tree_usable(ours: Workspace) -> None:
+    """Ctrl-C reaches every process of the terminal; the same experiment twice has the same dvc.lock."""
+    locks = []
+    for name in ("once", "twice"):
+        words = ("dvc", "exp", "run", "--force", "-n", name, "-S", LONG, "-S", "freeze_d=2")
+        process = ours.start("setsid", *words)
+        if name == "once":
+            wait(lambda: states(ours), "a restart state")
+            os.killpg(process.pid, signal.SIGINT)
+            process.communicate(timeout=120)
+            wait(lambda: not training(ours), "the end of training", 60)
+            assert process.returncode and name not in finished(ours) and states(ours)
+            assert "freeze_d" in ours.dvc("params", "diff") and "train" in ours.dvc("status")
+            assert "going on from" in ours.dvc(*words[1:])
+        else:
+            said, _ = process.communicate(timeout=280)
+            assert process.returncode == 0 and "going on from" not in said, said
+        locks.append(ours.git("show", f"{finished(ours)[name]}:dvc.lock"))
+    assert locks[0] == locks[1] and "networks.safetensors" in locks[0]
+    ours.git("reset", "-q", "--hard")
+    ours.git("clean", "-fdq")
+    shutil.rmtree(ours.root / "stages/train", ignore_errors=True)
+    for name in ("once", "twice"):
+        ours.dvc("exp", "remove", "-q", name)
+
+
 def running(ours: Workspace) -> list[str]:
     lines = ours.dvc("queue", "status").splitlines()
     return [line.split()[0] for line in lines if "Running" in line]

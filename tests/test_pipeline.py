@@ -116,3 +116,14 @@ def test_the_pipeline_runs_once_and_only_what_changed_runs_again(clone: Path) ->
     assert again == {"train", "encode", "superres", "fid", "audit", "report"}
     assert "train_frozen_layers" in dvc(clone, "metrics", "diff", "--md")
     assert "freeze_d" in dvc(clone, "params", "diff", "--md")
+
+
+@pytest.mark.experiments
+def test_the_same_experiment_twice_has_the_same_lock(clone: Path) -> None:
+    """Every stage from nothing: no run cache, no remembered faces, no restart states."""
+    locks = []
+    for _ in range(2):
+        shutil.rmtree(clone / ".scratch", ignore_errors=True)
+        assert {name.split("@")[0] for name in ran(dvc(clone, "repro", "--force"))} == set(STAGES)
+        locks.append((clone / "dvc.lock").read_text(encoding="utf-8"))
+    assert locks[0] == locks[1]

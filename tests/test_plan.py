@@ -1,6 +1,7 @@
 """Named recipes: what the README says is what plan.py checks, before hours are spent."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,19 @@ def test_every_recipe_is_valid(name: str) -> None:
     for settings in experiments(recipe.settings):
         p = checked(settings, recipe.gpus or 0)
         assert p["train"].batch % max(recipe.gpus or 1, 1) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMED)
+def test_every_recipe_is_planned(name: str) -> None:
+    """Before hours are spent: memory, speed, hours and disk of each, and none of them nothing."""
+    said = "\n".join(plan(name, [], None, None, Photos(70_000, 70_000 * 2_000_000)))
+    assert f"recipe    {name}: parameters valid" in said
+    for what in (r"memory    train ([\d.]+) GiB", r"encode ([\d.]+) GiB", r"train ([\d.]+) sec/kimg",
+                 r"time      (\d+) hours, 70000 photos", r"disk      ([\d.]+) GiB"):  # fmt: skip
+        found = re.search(what, said)
+        assert found and float(found[1]) > 0, f"{what} in\n{said}"
+    assert float(found[1]) > 2 * 70_000 * 2_000_000 / 2**30
 
 
 def test_sums_are_taken_of_files_that_are_here(workspace: Path) -> None:

@@ -1,27 +1,42 @@
-"""Every command that the README shows exists, and the short ones are run, section by section, in a clone."""
+"""Every command that the README shows exists; test_guide.py and its like run them in a fresh clone."""
 
 import ast
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from guide import ROOT, SECTIONS, blocks
 from test_ci import MAKE
-from workspaces import PHOTOS, ROOT, Workspace, fill, new_workspace
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PARTS = re.split(r"^## (.+)$", README, flags=re.MULTILINE)
-SECTIONS = dict(zip(PARTS[1::2], PARTS[2::2], strict=True))
-NAMED = ("Two commands", "Your own photos", "On 8 GPUs", "Share with your team", "When something breaks")
-OTHERS = {"git", "cd", "cp", "rm", "export", ".", "gto", "pip"}
+OTHERS = {"git", "cd", "cp", "rm", "export", ".", "gto", "pip", "dask"}
+FOLLOWED = {  # section -> how a block starts -> the function that runs it in a fresh clone
+    "Two commands": {"git clone": "first_place", ". .venv": "test_two_commands"},
+    "Your own photos": {"rm -r": "test_your_own_photos"},
+    "On 8 GPUs": {
+        "python src/plan.py": "test_on_8_gpus",
+        "dvc exp run -n laptop": "test_on_8_gpus",
+        "PET_NPROC_PER_NODE=": "test_on_8_gpus",
+        "dvc exp run --queue": "test_a_sweep_and_what_to_do_with_its_best",
+        "dvc plots diff": "test_a_sweep_and_what_to_do_with_its_best",
+    },
+    "Many machines": {"pip install": "test_many_machines", "STYLEBOT_DASK": "test_many_machines"},
+    "Share with your team": {
+        "dvc remote add": "ours",  # of test_remotes.py, with real servers
+        "make hooks": "test_share_with_your_team",
+        "git clone": "test_share_with_your_team",
+        "gto register": "test_versions_deliveries_and_the_way_back",
+        "dvc artifacts get": "test_versions_deliveries_and_the_way_back",
+        "dvc import ": "test_photos_come_from_a_registry_and_follow_it",
+        "dvc import-url": "test_photos_come_from_a_bucket_and_follow_it",
+        "cp -r": "test_versions_deliveries_and_the_way_back",
+        "git checkout": "test_versions_deliveries_and_the_way_back",
+    },
+    "When something breaks": {"python src/doctor.py": "test_first_aid"},
+}
 ENVIRONMENT = re.compile(r"^[A-Z_]+=\S+$")
-
-
-def blocks(section: str) -> list[str]:
-    return re.findall(r"^```sh\n(.*?)^```", SECTIONS[section], re.DOTALL | re.MULTILINE)
 
 
 def inline(text: str) -> Iterator[str]:
@@ -36,8 +51,8 @@ def commands(text: str) -> Iterator[list[str]]:
     """Words of each simple command, comments gone, environment variables before it left out."""
     for line in text.replace("\\\n", " ").splitlines():
         line = re.sub(r"\s#\s.*$", "", re.sub(r"\$\([^)]*\)", "X", line))
-        for part in re.split(r"&&|;(?=\s)", re.sub(r"<[\w ]+>", "X", line)):
-            words = shlex.split(part, comments=True)
+        for part in re.split(r"&&|\|\||;(?=\s)", re.sub(r"<[\w ]+>", "X", line)):
+            words = shlex.split(re.sub(r">>?\s*\S+|&\s*$", "", part), comments=True)
             while words and ENVIRONMENT.match(words[0]):
                 words = words[1:]
             if words:
@@ -104,98 +119,21 @@ def test_the_check_sees_mistakes() -> None:
         check(right.split())
 
 
-def test_the_sections_are_there() -> None:
-    assert set(NAMED) <= SECTIONS.keys()
-    assert "**Many machines.**" in SECTIONS["Your own photos"]
+def source(name: str) -> str:
+    """All functions of that name in the tests."""
+    found = []
+    for path in (ROOT / "tests").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        functions = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef))
+        found += [ast.get_source_segment(text, n) for n in functions if n.name == name]
+    return "\n".join(found)
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Workspace:
-    """A workspace with photos in two folders and a pipeline of one cheap stage; `origin` to share through."""
-    found = new_workspace(tmp_path / "ours", count=3)
-    fill(found.root / PHOTOS / "id", 2, 500, seed=2)
-    found.dvc("add", "-q", f"{PHOTOS}/id")
-    script = (
-        "import json, pathlib\n"
-        "n = sum(1 for p in pathlib.Path('stages/photos').rglob('*.jpg'))\n"
-        "pathlib.Path('metrics/align.json').write_text(json.dumps({'align_photos': n}))\n"
-    )
-    (found.root / "metrics").mkdir()
-    (found.root / "align.py").write_text(script)
-    (found.root / "params.yaml").write_text("freeze_d: 0\n")
-    found.dvc("stage", "add", "-q", "-n", "align", "-d", "align.py", "-d", PHOTOS, "-p", "freeze_d",
-              "-M", "metrics/align.json", "python align.py")  # fmt: skip
-    found.dvc("repro", "-q")
-    found.commit("Run")
-    return found
-
-
-def follow(workspace: Workspace, text: str) -> str:
-    """What a block says when a shell runs it, each line to succeed."""
-    return workspace.run("bash", "-euc", text)
-
-
-def test_two_commands(clone: Workspace) -> None:
-    """After `make repro`, which test_pipeline.py does: nothing runs again, one number changes, a table."""
-    found = blocks("Two commands")
-    assert found[0].splitlines()[-1] == "make repro"
-    lines = [line for line in found[1].splitlines() if line.startswith("dvc ")]
-    assert [line.split("#")[0].split()[1] for line in lines] == ["repro", "exp", "exp", "metrics", "plots"]
-    assert "up to date" in follow(clone, lines[0])
-    follow(clone, "\n".join(lines[1:4]))
-    assert "freeze_d: 10" in (clone.root / "params.yaml").read_text()
-    assert "freeze_d" in follow(clone, lines[2])
-
-
-def test_your_own_photos(clone: Workspace, tmp_path: Path) -> None:
-    fill(tmp_path / "portraits", 7, 500, seed=3)
-    fill(tmp_path / "passports", 4, 500, seed=4)
-    (block,) = (b for b in blocks("Your own photos") if b.startswith("rm -r"))
-    follow(clone, block.replace("~/", f"{tmp_path}/"))
-    assert '"align_photos": 11' in (clone.root / "metrics/align.json").read_text()
-    assert clone.git("status", "--porcelain") == "" and "Our photos" in clone.git("log", "--oneline")
-    assert "up to date" in clone.dvc("status")
-
-
-def test_a_sweep_is_queued_without_running(clone: Workspace) -> None:
-    """The queue itself is run in test_experiments.py, the recipes are checked in test_plan.py."""
-    (block,) = (b for b in blocks("On 8 GPUs") if "--queue" in b)
-    said = follow(clone, block.splitlines()[0])
-    assert said.count("Queued experiment") == 4 or clone.dvc("queue", "status").count("Queued") == 4
-
-
-@pytest.fixture
-def registry(clone: Workspace, tmp_path: Path) -> Workspace:
-    """The clone with networks that DVC tracks and `artifacts` as in our dvc.yaml, on a remote and in git."""
-    networks = clone.root / "stages/train/networks.safetensors"
-    networks.parent.mkdir()
-    networks.write_bytes(b"networks")
-    clone.dvc("add", "-q", str(networks.relative_to(clone.root)))
-    ours = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
-    with (clone.root / "dvc.yaml").open("a", encoding="utf-8") as file:
-        file.write(ours[ours.index("artifacts:") :])
-    clone.dvc("remote", "add", "-q", "-d", "team", str(tmp_path / "store"))
-    clone.git("init", "-q", "--bare", "-b", "main", str(tmp_path / "origin"))
-    clone.git("remote", "add", "origin", str(tmp_path / "origin"))
-    clone.commit("Networks")
-    clone.dvc("push", "-q")
-    clone.git("push", "-q", "-u", "origin", "main")
-    return clone
-
-
-def test_the_registry_hands_out_the_version_that_is_in_use(registry: Workspace, tmp_path: Path) -> None:
-    share = blocks("Share with your team")
-    (register,) = (b for b in share if b.startswith("gto register"))
-    (get,) = (b for b in share if b.startswith("dvc artifacts get"))
-    follow(registry, register)
-    (registry.root / "stages/train/networks.safetensors").write_bytes(b"worse networks")
-    registry.dvc("add", "-q", "stages/train/networks.safetensors")
-    registry.commit("Worse networks")
-    registry.dvc("push", "-q")
-    registry.git("push", "-q")
-    shutil.rmtree(registry.root / ".dvc/cache")
-    elsewhere = Workspace(tmp_path / "elsewhere")
-    elsewhere.root.mkdir()
-    follow(elsewhere, get.replace("<this repository>", str(tmp_path / "origin")))
-    found = list(elsewhere.root.rglob("*.safetensors"))
-    assert [path.read_bytes() for path in found] == [b"networks"]
+@pytest.mark.parametrize("section", FOLLOWED)
+def test_every_block_is_followed(section: str) -> None:
+    for text in blocks(section):
+        tests = [name for start, name in FOLLOWED[section].items() if text.startswith(start)]
+        assert len(tests) == 1, f"README, {section}: no test runs the block {text[:60]!r}"
+    for start, name in FOLLOWED[section].items():
+        assert any(text.startswith(start) for text in blocks(section)), f"{section}: {start} is gone"
+        assert re.search(r"\bblocks?\(", source(name)) and "follow(" in source(name), name

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from guide import block, follow
 from servers import SERVERS, Server
 from workspaces import PHOTOS, Workspace, new_workspace
 
@@ -29,10 +30,12 @@ def ours(server: Server, tmp_path: Path) -> Workspace:
     if server.process is None:
         server.start()
     found = new_workspace(tmp_path / "ours", COUNT, SIZE_BYTES)
-    found.dvc("remote", "add", "-q", "-d", "team", server.address(tmp_path.name))
-    for key, value in {"verify": "true", **server.settings()}.items():
-        found.dvc("remote", "modify", "team", key, value)
-    sign_in(found, server.secrets())
+    text = block("Share with your team", f"dvc remote add -d team {server.scheme}://")
+    for said, meant in server.readme(tmp_path.name).items():
+        assert said in text, f"README: {said} is gone"
+        text = text.replace(said, meant)
+    follow(found, text)
+    found.env |= {key: value for key, value in server.secrets().items() if key.isupper()}
     found.commit("Our remote")
     return found
 

@@ -1,22 +1,12 @@
 """The README's recipes for sharing, run word by word in small repositories; only addresses are replaced."""
 
-import re
-import shutil
 from pathlib import Path
 
 import pytest
-from workspaces import PHOTOS, ROOT, Workspace, fill, new_workspace
+from guide import block
+from workspaces import PHOTOS, Workspace, fill, new_workspace
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-SECTION = README.split("## Share with your team")[1].split("\n## ")[0]
-BLOCKS = re.findall(r"```sh\n(.+?)```", SECTION, re.DOTALL)
-
-
-def block(starts: str) -> str:
-    """The one block of the section whose first line starts so."""
-    found = [text for text in BLOCKS if text.startswith(starts)]
-    assert len(found) == 1, f"README, Share with your team: {len(found)} blocks start with {starts!r}"
-    return found[0]
+SHARE = "Share with your team"
 
 
 def follow(workspace: Workspace, text: str, **addresses: Path) -> None:
@@ -24,7 +14,6 @@ def follow(workspace: Workspace, text: str, **addresses: Path) -> None:
     replaced = {
         "https://git.example.org/registry": addresses.get("registry"),
         "s3://bucket/incoming": addresses.get("incoming"),
-        "~/delivery": addresses.get("delivery"),
     }
     for old, new in replaced.items():
         if new is not None:
@@ -47,7 +36,7 @@ def test_each_remote_is_set_up_without_secrets_in_git(scheme: str, tmp_path: Pat
     from stylebot.guard import faults
 
     found = new_workspace(tmp_path / "ours", count=1)
-    follow(found, block(f"dvc remote add -d team {scheme}://"))
+    follow(found, block(SHARE, f"dvc remote add -d team {scheme}://"))
     text = (found.root / ".dvc/config").read_text(encoding="utf-8")
     assert faults(text) == [] and "remote = team" in text and f"{scheme}://" in text
     assert ".dvc/config.local" not in found.git("status", "--porcelain", "-uall")
@@ -59,7 +48,7 @@ def test_photos_come_from_a_registry_and_follow_it(ours: Workspace, tmp_path: Pa
     registry.dvc("add", "-q", "faces")
     registry.commit("Faces")
     registry.dvc("push", "-q")
-    lines = block("dvc import ").splitlines()
+    lines = block(SHARE, "dvc import ").splitlines()
     follow(ours, lines[0], registry=registry.root)
     assert len(list((ours.root / PHOTOS / "registry").glob("*.jpg"))) == 2
     fill(registry.root / "faces", 5, 500, seed=8)
@@ -72,25 +61,9 @@ def test_photos_come_from_a_registry_and_follow_it(ours: Workspace, tmp_path: Pa
 
 def test_photos_come_from_a_bucket_and_follow_it(ours: Workspace, tmp_path: Path) -> None:
     fill(tmp_path / "bucket", 2, 500, seed=7)
-    lines = block("dvc import-url").splitlines()
+    lines = block(SHARE, "dvc import-url").splitlines()
     follow(ours, lines[0], incoming=tmp_path / "bucket")
     assert len(list((ours.root / PHOTOS / "incoming").glob("*.jpg"))) == 2
     fill(tmp_path / "bucket", 1, 500, seed=8)
     follow(ours, lines[1])
     assert len(list((ours.root / PHOTOS / "incoming").glob("*.jpg"))) == 3
-
-
-def test_photos_are_added_and_rolled_back(ours: Workspace, tmp_path: Path) -> None:
-    before = ours.photos()
-    fill(tmp_path / "delivery", 4, 500, seed=7)
-    follow(ours, block("cp -r"), delivery=tmp_path / "delivery")
-    after = ours.photos()
-    assert len(after) == len(before) + 4
-    shutil.rmtree(ours.root / ".dvc/cache")
-    ours.dvc("fetch", "--all-commits")
-    back, forth = block("git checkout").splitlines()
-    follow(ours, back)
-    assert ours.photos() == before
-    follow(ours, forth)
-    assert ours.photos() == after
-    assert ours.git("status", "--porcelain") == ""

@@ -48,7 +48,7 @@ class Workspace:
 
     def call(self, *words: str) -> subprocess.CompletedProcess:
         """A command and what it said, whatever its exit code."""
-        return subprocess.run(words, timeout=300, **self._how())
+        return subprocess.run(words, timeout=900, **self._how())
 
     def run(self, *words: str) -> str:
         """The output of a command that must succeed."""
