@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from rich.console import Console
 
 from stylebot import quality
 from stylebot.consent import barred
@@ -16,6 +17,7 @@ from stylebot.crops import AlignedFaces
 from stylebot.duplicates import best_of_groups, correlation, duplicate_groups
 from stylebot.errors import StylebotError
 from stylebot.files import atomic
+from stylebot.fivepoints import POINTS
 from stylebot.identities import cluster
 from stylebot.inspection import Inspection, inspect
 from stylebot.limits import Thresholds, margins, nearest, refusals
@@ -49,6 +51,7 @@ RANKED = ("det_score", "scale", "pad_fraction", "yaw_deg", "pitch_deg", "sharpne
 _FROM_ALIGN = ("det_score", "second_area_ratio", "scale", "pad_fraction", "roll_deg")
 _CARRIED = ("face_id", "source", "photo", "sha256", "qsize_px", "grey")
 NO_CONSENT = "no_consent"
+_UNJUDGED = (*quality.BY_68_POINTS[:-1], "head_share")
 
 
 def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
@@ -151,6 +154,10 @@ def select(aligned: Path, photos: Path, identity: Path, out: Path, sheets: Sheet
     without = barred(photos, {(row["source"], row["photo"]) for row in rows}, params.consent == "required",
                      date.today())
     faces = judge(rows, inspect(rows, aligned, photos, identity), crops, params, without)
+    five = sum(len(row["landmarks"]) == 2 * POINTS for row in rows)
+    if five:
+        unjudged = ", ".join(_UNJUDGED)
+        Console(stderr=True).print(f"{five} faces have 5 landmarks only: {unjudged} are not judged")
     with atomic(out) as part:
         faces.to_parquet(part, index=False)
     write_sheets(faces, rows, crops, sheets, params.sheet_faces)

@@ -81,13 +81,15 @@ def margins(values: Mapping[str, float], grey: bool, limits: Thresholds) -> dict
     """How far inside each limit that is on a face with native `values` lies; negative: beyond it.
 
     In widths of the component's score (`quality.SCALES`), so that components compare; angles count by their
-    size. A grey photo has no colour to cast. Ours.
+    size. A grey photo has no colour to cast; NaN is a value that is not known, and not judged. Ours.
     """
     found: dict[str, float] = {}
     for name in REASONS:
         if grey and name == "colour_cast":
             continue
         size = abs(values[name]) if name.endswith("_deg") else values[name]
+        if math.isnan(size):
+            continue
         width = quality.SCALES[name].width if name in quality.SCALES else _WIDTHS[name]
         low, high = getattr(limits, f"min_{name}", None), getattr(limits, f"max_{name}", None)
         if low is not None:
