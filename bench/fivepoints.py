@@ -86,7 +86,7 @@ def eyes_apart(pair: Pair) -> bool:
 
 
 def errors(many: np.ndarray, few: np.ndarray) -> list[float]:
-    """Distances of eye, mouth and frame centres (px of a 1024 px crop); log ratio of sides; turn (degrees)."""
+    """Distances of eye, mouth and frame centres (px of a 1024 px crop); log ratio of sides; turn in deg."""
     truth, guess = geometry.ffhq_square(many), geometry.ffhq_square(few)
     zoom = CROP_PX / truth.side_px
     parts = np.linalg.norm(geometry.anchors(few) - geometry.anchors(many), axis=1) * zoom
