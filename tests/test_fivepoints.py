@@ -15,7 +15,7 @@ from stylebot.align import align_photo
 from stylebot.errors import StylebotError
 from stylebot.faces import Detector, Landmarker
 from stylebot.filter import RANKED, FilterParams
-from stylebot.limits import margins, refusals
+from stylebot.limits import margins, refusals, upright_score
 from stylebot.params import load_params
 
 ROOT = Path(__file__).parents[1]
@@ -112,8 +112,10 @@ def test_what_is_empty_is_not_judged(source: str) -> None:
     limits = load_params("filter", FilterParams, path=ROOT / "params.yaml").thresholds(source)
     rgb, _ = FACES[0]
     few = INNOCENT | measured(rgb, np.zeros((5, 2)))
+    few["upright_score"] = upright_score(few)
     judged = margins(few, False, limits)
-    unknown = {"max_yaw_deg", "max_pitch_deg", "min_eyes_open", "max_mouth_open", "max_head_share"}
+    unknown = {f"max_{name}" for name in ("yaw_deg", "pitch_deg", "mouth_open", "head_share")}
+    unknown |= {"min_upright_score", "min_eyes_open"}
     assert not unknown & set(judged)
     assert "max_roll_deg" in judged and "min_sharpness_db" in judged
     assert all(math.isfinite(value) for value in judged.values())

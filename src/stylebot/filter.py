@@ -20,7 +20,7 @@ from stylebot.files import atomic
 from stylebot.fivepoints import POINTS
 from stylebot.identities import cluster
 from stylebot.inspection import Inspection, inspect
-from stylebot.limits import Thresholds, margins, nearest, refusals
+from stylebot.limits import Thresholds, margins, nearest, refusals, upright_score
 from stylebot.lineups import Sheets, write_sheets
 from stylebot.params import Section
 from stylebot.workers import Crash
@@ -51,7 +51,7 @@ RANKED = ("det_score", "scale", "pad_fraction", "yaw_deg", "pitch_deg", "sharpne
 _FROM_ALIGN = ("det_score", "second_area_ratio", "scale", "pad_fraction", "roll_deg")
 _CARRIED = ("face_id", "source", "photo", "sha256", "qsize_px", "grey")
 NO_CONSENT = "no_consent"
-_UNJUDGED = (*quality.BY_68_POINTS[:-1], "head_share")
+_UNJUDGED = (*quality.BY_68_POINTS[:-1], "upright_score", "head_share")
 
 
 def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
@@ -66,6 +66,7 @@ def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
                                 "nearest_limit": "", "limit": np.nan})
             continue
         values = {name: float(row[name]) for name in _FROM_ALIGN} | found.measures
+        values["upright_score"] = upright_score(values)
         scores = {name: quality.score(name, values[name]) for name in quality.SCALES}
         grey, limits = bool(row["grey"]), params.thresholds(row["source"])
         inside = margins(values, grey, limits)
