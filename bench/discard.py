@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from stylebot import quality
 from stylebot.align import AlignParams, align_photo
 from stylebot.faces import Identity
-from stylebot.filter import RANKED
+from stylebot.filter import RANKED, recognisable
 from stylebot.inspection import crop_landmarks
 
 SIDE_PX, PER_PERSON, FALSE_MATCHES, UP_TO = 512, 4, 0.01, 0.30
@@ -108,11 +108,11 @@ def judged(picture: Image.Image, landmarks: Path, network: Identity) -> tuple[di
     return scores, network.embed([rgb])[0]
 
 
-def collected(faces: Path, landmarks: Path, identity: Path, people: int) -> pd.DataFrame:
+def collected(faces: Path, landmarks: Path, identity: Path, chosen: slice) -> pd.DataFrame:
     """A row per spoilt photo whose face was found: person, scores, distance to all references."""
     network, rows, references = Identity(identity), [], {}
     with zipfile.ZipFile(faces) as packed:
-        names = sorted(packed.namelist())[-people:]
+        names = sorted(packed.namelist())[::-1][chosen]
         for person, name in enumerate(names):
             face = Image.open(io.BytesIO(packed.read(name))).convert("RGB")
             face = face.resize((SIDE_PX, SIDE_PX), Image.Resampling.LANCZOS)
@@ -147,9 +147,10 @@ def main(faces: Annotated[Path, typer.Option(help="zip of FFHQ-framed faces, a p
          landmarks: Annotated[Path, typer.Option(help="dlib's 68-point model")],
          identity: Annotated[Path, typer.Option(help="dlib's identity model")],
          people: Annotated[int, typer.Option(help="the last so many faces of the zip", min=20)] = 100,
+         skip: Annotated[int, typer.Option(help="but not the last so many", min=0)] = 0,
          out: Annotated[Path | None, typer.Option(help="keep what was measured (parquet)")] = None) -> None:
     """Measure and print the table."""
-    table = collected(faces, landmarks, identity, people)
+    table = collected(faces, landmarks, identity, slice(skip, skip + people))
     if out is not None:
         table.to_parquet(out, index=False)
     limit = float(np.quantile(np.concatenate(table["others"].tolist()), FALSE_MATCHES))
@@ -159,7 +160,9 @@ def main(faces: Annotated[Path, typer.Option(help="zip of FFHQ-framed faces, a p
     print("| ranked by | half A | half B | all |\n|---|---|---|---|")
     worths = {"score (geometric mean)": np.array([quality.overall({n: row[n] for n in RANKED})
                                                   for row in table.to_dict("records")]),
-              "least component": table[list(RANKED)].min(axis=1).to_numpy(),
+              "identity_score": np.array([recognisable({n: row[n] for n in RANKED})
+                                         for row in table.to_dict("records")]),
+             "least component": table[list(RANKED)].min(axis=1).to_numpy(),
               "perfect": -table["distance"].to_numpy()}
     worths |= {name: table[name].to_numpy() for name in RANKED}
     missed, even = table["missed"].to_numpy(), (table["person"] % 2 == 0).to_numpy()

@@ -1,5 +1,6 @@
 """Stage `filter`: which aligned faces are good enough, with every reason against the others."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import date
@@ -54,6 +55,16 @@ NO_CONSENT = "no_consent"
 _UNJUDGED = (*quality.BY_68_POINTS[:-1], "upright_score", "head_share")
 
 
+def recognisable(scores: dict[str, float]) -> float:
+    """How surely a recogniser will know this face, 0-100, from the scores of `RANKED`.
+
+    The detector's confidence counts as much as all other components together: alone among them it says what a
+    recogniser sees of a face. `bench/discard.py` measures how well that tells whose faces are mistaken. Ours.
+    """
+    others = quality.overall({name: value for name, value in scores.items() if name != "det_score"})
+    return math.sqrt(scores["det_score"] * others)
+
+
 def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
               params: FilterParams, without: Collection[tuple[str, str]]) -> pd.DataFrame:
     """One row per face: carried columns, native values, scores, overall score and reasons of its own."""
@@ -62,17 +73,18 @@ def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
         out = {name: row[name] for name in _CARRIED}
         first = [NO_CONSENT] if (row["source"], row["photo"]) in without else []
         if isinstance(found, Crash):
-            table.append(out | {"score": 0.0, "reasons": [*first, "unmeasured"], "margin": np.nan,
-                                "nearest_limit": "", "limit": np.nan})
+            table.append(out | {"score": 0.0, "identity_score": 0.0, "reasons": [*first, "unmeasured"],
+                                "margin": np.nan, "nearest_limit": "", "limit": np.nan})
             continue
         values = {name: float(row[name]) for name in _FROM_ALIGN} | found.measures
         values["upright_score"] = upright_score(values)
         scores = {name: quality.score(name, values[name]) for name in quality.SCALES}
         grey, limits = bool(row["grey"]), params.thresholds(row["source"])
+        ranked = {name: scores[name] for name in RANKED}
         inside = margins(values, grey, limits)
         which, margin = nearest(inside)
         table.append(out | values | {f"score_{name}": value for name, value in scores.items()} | {
-            "score": quality.overall({name: scores[name] for name in RANKED}),
+            "score": quality.overall(ranked), "identity_score": recognisable(ranked),
             "reasons": first + refusals(inside, grey, limits),
             "margin": margin, "nearest_limit": which, "limit": getattr(limits, which) if which else np.nan})
     return pd.DataFrame(table)
