@@ -32,6 +32,7 @@ PARAMS = AlignParams(
     recipe="stylebot",
     padding="edge",
     faces="all",
+    landmarks="dlib68",
     min_eye_distance_px=16,
     min_det_score=0.1,
     max_megapixels=120,

@@ -10,7 +10,7 @@ def main(photos: Dep, landmarks: Dep, out: Out, metrics: Metric) -> None:
     """Find the faces in every photo and cut them out the way FFHQ does; say what became of every file.
 
     photos: a folder with one folder (or zip) of photos per source, such as celebrity/ and id/
-    landmarks: dlib's 68-point landmark model
+    landmarks: dlib's landmark model of 68 or 5 points, the one that align.landmarks names
     out: the faces as one zip per source, with faces.parquet and photos.parquet
     metrics: how many photos and faces, and the share of photos with a face
     """

@@ -60,5 +60,6 @@ def _row(face: dict, sha256: str, side_px: int) -> dict:
 def align_params(**changes) -> AlignParams:
     """Section `align` for small tests, with some numbers changed."""
     usual = {"resolution": 64, "recipe": "stylebot", "padding": "edge", "faces": "largest",
-             "min_eye_distance_px": 16, "min_det_score": 0.1, "max_megapixels": 30}  # fmt: skip
+             "landmarks": "dlib68", "min_eye_distance_px": 16, "min_det_score": 0.1,
+             "max_megapixels": 30}  # fmt: skip
     return AlignParams(**usual | changes)

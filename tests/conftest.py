@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def model_file() -> Callable[[str], Path]:
-    """`model_file("landmarks.dat")`: that model as stage `fetch` brings it, fetched when absent."""
+    """`model_file("landmarks.dat")`: that model as stage `fetch` brings it, fetched when absent.
+
+    landmarks.dat is dlib's of 68 points; dlib5.dat that of 5.
+    """
     from stylebot.fetch import FetchParams, fetch
     from stylebot.params import load_params
 
@@ -23,7 +26,8 @@ def model_file() -> Callable[[str], Path]:
             here = Path.cwd()
             os.chdir(ROOT)
             try:
-                fetch(Path(name).stem, path, load_params("fetch", FetchParams))
+                model = "dlib68" if name == "landmarks.dat" else Path(name).stem
+                fetch(model, path, load_params("fetch", FetchParams))
             finally:
                 os.chdir(here)
         return path

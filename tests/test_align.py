@@ -20,8 +20,8 @@ from stylebot.entries import Entry
 from stylebot.errors import StylebotError
 
 FACES = sorted((Path(__file__).parent / "data" / "faces").glob("*.jpg"))
-PARAMS = AlignParams(resolution=128, recipe="stylebot", padding="edge", faces="all", min_eye_distance_px=16,
-                     min_det_score=0.1, max_megapixels=30)
+PARAMS = AlignParams(resolution=128, recipe="stylebot", padding="edge", faces="all", landmarks="dlib68",
+                     min_eye_distance_px=16, min_det_score=0.1, max_megapixels=30)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from test_quality import FACES, LUMA, blurred, clip, covered, jpeg, moved, noisy
 from stylebot import quality
 from stylebot.faces import Detector
 from stylebot.filter import FilterParams
-from stylebot.limits import REASONS, margins, refusals
+from stylebot.limits import REASONS, margins, refusals, upright_score
 from stylebot.params import load_params
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,8 @@ def values(rgb: np.ndarray, points: np.ndarray, detector: Detector) -> dict[str,
     """Native values of an aligned face that nothing but its pixels speaks against."""
     scores = detector._search(rgb)[1]
     measured = vars(quality.measure(rgb, points)) | {"blockiness": quality.blockiness(rgb @ LUMA)}
-    return INNOCENT | measured | {"det_score": float(scores[0]) if len(scores) else 0.0}
+    found = INNOCENT | measured | {"det_score": float(scores[0]) if len(scores) else 0.0}
+    return found | {"upright_score": upright_score(found)}
 
 
 def kept(worsened: Callable[[np.ndarray], np.ndarray], detector: Detector) -> float:

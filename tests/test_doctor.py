@@ -86,14 +86,15 @@ def test_weights_are_here_or_come_or_are_missing(tmp_path: Path, monkeypatch: py
     good.write_bytes(b"weights")
     models = {
         "identity": ("pypi:x==1!y", sha256_file(good)),
-        "landmarks": ("pypi:x==1!z", "0" * 64),
+        "dlib68": ("weights/not_chosen.dat", "0" * 64),
+        "dlib5": ("pypi:x==1!z", "0" * 64),
         "generator": ("weights/gone.pkl", "0" * 64),
     }
-    lines = ["fetch:"]
+    lines = ["align:", "  landmarks: dlib5", "fetch:"]
     for name, (source, digest) in models.items():
         lines += [f"  {name}:", "    sources:", f"      - {source}", f'    sha256: "{digest}"']
     Path("params.yaml").write_text("\n".join(lines) + "\n")
     found = [(finding.mark, finding.text) for finding in weight_findings()]
     assert [mark for mark, _ in found] == [OK, OK, BAD]
-    assert found[0][1].startswith("identity: here") and found[1][1].startswith("landmarks: ")
+    assert found[0][1].startswith("identity: here") and found[1][1].startswith("dlib5: ")
     assert "weights/gone.pkl is missing" in found[2][1]

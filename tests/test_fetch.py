@@ -272,14 +272,14 @@ def test_the_licence_is_recorded(tmp_path: Path) -> None:
     fetch("identity", tmp_path / "identity.dat", found, tmp_path / "identity.json")
     assert read_json(tmp_path / "identity.json") == {
         "file": "identity.dat", "licence": "for tests", "sha256": SHA, "source": str(tmp_path / "s.bin")}
-    with pytest.raises(StylebotError, match="no model 'face'; known are landmarks"):
+    with pytest.raises(StylebotError, match="no model 'face'; known are dlib68"):
         fetch("face", tmp_path / "face.dat", found)
 
 
 def test_the_command_ends_in_one_line_and_exit_code_1(tmp_path: Path) -> None:
     (tmp_path / "s.bin").write_bytes(b"?")
     (tmp_path / "params.yaml").write_text(json.dumps({"fetch": params(tmp_path / "s.bin")}))
-    command = [sys.executable, SRC / "fetch.py", "--model", "landmarks", "--out", "f/l.dat"]
+    command = [sys.executable, SRC / "fetch.py", "--model", "dlib68", "--out", "f/l.dat"]
     command += ["--licence", "f/l.json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)

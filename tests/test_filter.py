@@ -16,7 +16,7 @@ from stylebot import inspection
 from stylebot.errors import StylebotError
 from stylebot.filter import FilterParams, select
 from stylebot.inspection import crop_landmarks
-from stylebot.limits import REASONS, Thresholds, margins, nearest, refusals
+from stylebot.limits import REASONS, Thresholds, margins, nearest, refusals, upright_score
 from stylebot.lineups import Sheets
 from stylebot.params import load_params
 
@@ -107,6 +107,24 @@ def test_each_fault_is_refused_for_its_own_reason(tmp_path: Path) -> None:
     assert metrics["filter_faces"] == 13 and metrics["filter_accepted"] == 4
     with Image.open(tmp_path / "good.png") as good, Image.open(tmp_path / "bad.png") as bad:
         assert good.width == bad.width == 1204 and bad.height > good.height - 60
+
+
+def test_a_low_score_of_an_upright_face_is_not_that_of_a_turned_one() -> None:
+    """An upright drawing and a tilted or turned head: the same detector's score, not the same verdict."""
+    limits = load_params("filter", stage.FilterParams, path=ROOT / "params.yaml").celebrity
+    only = thresholds(min_det_score=limits.min_det_score, min_upright_score=limits.min_upright_score)
+    values = dict.fromkeys(REASONS, 0.0) | {"det_score": 0.35}
+    for roll, yaw, reasons in ((2.0, -3.0, ["low_confidence"]), (-9.0, 30.0, []), (14.0, 0.0, [])):
+        face = values | {"roll_deg": roll, "yaw_deg": yaw}
+        assert against(face | {"upright_score": upright_score(face)}, False, only) == reasons
+
+
+def test_the_detector_counts_for_half_of_who_is_recognised() -> None:
+    good = dict.fromkeys(stage.RANKED, 81.0)
+    assert stage.recognisable(good) == pytest.approx(81)
+    assert stage.recognisable(good | {"det_score": 36.0}) == pytest.approx(54)
+    worse = stage.recognisable(good | {"sharpness_db": 36.0})
+    assert 54 < worse < 81 and stage.recognisable(good | {"yaw_deg": np.nan}) == pytest.approx(81)
 
 
 def test_all_reasons_are_kept_worst_first() -> None:

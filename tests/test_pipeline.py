@@ -16,7 +16,7 @@ from stylebot.params import STAGES
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = {"celebrity": 6, "id": 6}  # of each source one photo in so many
-MODELS = {"landmarks": "landmarks.dat", "identity": "identity.dat", "inception": "inception.pt",
+MODELS = {"dlib68": "landmarks.dat", "identity": "identity.dat", "inception": "inception.pt",
           "perceptual": "perceptual.pth"}
 TOY = {
     "pack": {"min_train": 8, "min_heldout": 4, "heldout_share": 0.4},

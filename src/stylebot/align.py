@@ -17,7 +17,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from stylebot import faces, geometry, photos
+from stylebot import faces, fivepoints, geometry, photos
 from stylebot.entries import FACES_SCHEMA, PHOTOS_SCHEMA, Entry, Tables, write_table
 from stylebot.errors import StylebotError
 from stylebot.files import Memo, sha256_file, write_zip
@@ -26,6 +26,7 @@ from stylebot.sources import Item, list_photos
 from stylebot.workers import Crash, each, workers
 
 _MIN_SIDE_PX = 64
+POINTS = {"dlib68": 68, "dlib5": 5}  # of the models that `landmarks` may name
 _AMBIGUOUS = 0.5  # a second face of this share of the first one's area makes a photo ambiguous
 
 
@@ -36,6 +37,7 @@ class AlignParams(Section):
     recipe: Literal["stylebot", "ffhq"]
     padding: geometry.Padding
     faces: Literal["all", "largest", "reject"]
+    landmarks: Literal["dlib68", "dlib5"]
     min_eye_distance_px: float = Field(ge=4)
     min_det_score: float = Field(ge=0)
     max_megapixels: float = Field(gt=0, le=1000)
@@ -53,8 +55,8 @@ class Job:
 
 
 @lru_cache(maxsize=1)
-def _models(landmarks: Path) -> tuple[faces.Detector, faces.Landmarker]:
-    return faces.Detector(), faces.Landmarker(landmarks)
+def _models(landmarks: Path, points: int) -> tuple[faces.Detector, faces.Landmarker]:
+    return faces.Detector(), faces.Landmarker(landmarks, points)
 
 
 def align_photo(content: bytes, landmarks: Path, params: AlignParams) -> Entry:
@@ -65,7 +67,7 @@ def align_photo(content: bytes, landmarks: Path, params: AlignParams) -> Entry:
         return Entry(error.reason, error.detail)
     if min(photo.width, photo.height) < _MIN_SIDE_PX:
         return Entry("too_small", f"{photo.width} x {photo.height} px; {_MIN_SIDE_PX} px are needed at least")
-    detector, landmarker = _models(landmarks)
+    detector, landmarker = _models(landmarks, POINTS[params.landmarks])
     found = detector.find(photo.picture)
     if not len(found.boxes):
         return Entry("no_face", "no frontal face found")
@@ -173,7 +175,7 @@ def _digest(item: Item) -> str | photos.PhotoError:
 
 def _code_version() -> str:
     """Changes whenever the code or the libraries that make an entry change."""
-    files = (Path(__file__), *(Path(module.__file__) for module in (faces, geometry, photos)))
+    files = (Path(__file__), *(Path(module.__file__) for module in (faces, fivepoints, geometry, photos)))
     text = "".join(sha256_file(path) for path in files)
     return text + " ".join(version(name) for name in ("pillow", "pillow-heif", "dlib-bin", "numpy", "scipy"))
 

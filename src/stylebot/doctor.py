@@ -188,8 +188,13 @@ def remote_findings(seconds: float = _REMOTE_SEC) -> list[Finding]:
 def weight_findings() -> list[Finding]:
     """Whether each model is here with the right bytes, or where `dvc repro` will look for it."""
     here, later, bad = [], [], []
-    for name, model in read_params()["fetch"].items():
-        files = [p for p in Path("stages/fetch").glob(f"{name}.*") if p.suffix != ".json"]
+    params = read_params()
+    chosen = params["align"]["landmarks"]
+    for name, model in params["fetch"].items():
+        if name.startswith("dlib") and name != chosen:
+            continue
+        stem = "landmarks" if name == chosen else name
+        files = [p for p in Path("stages/fetch").glob(f"{stem}.*") if p.suffix != ".json"]
         local = [s for s in model["sources"] if not s.startswith(("pypi:", "https://"))]
         if any(sha256_file(p) == model["sha256"] for p in files):
             here.append(name)

@@ -1,4 +1,4 @@
-"""Faces by dlib: boxes (HOG), 68 landmarks in floats, and 128-d identities of aligned faces."""
+"""Faces by dlib: boxes (HOG), 68 or 5 landmarks in floats, and 128-d identities of aligned faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,26 +90,34 @@ def _shrunk(picture: Image.Image, longest_px: int) -> tuple[Image.Image, float]:
 
 
 class Landmarker:
-    """The 68-point shape predictor, averaged over moved boxes. Raises StylebotError for a bad file."""
+    """A shape predictor of 68 or 5 points (`points`), averaged over moved boxes.
 
-    def __init__(self, path: Path) -> None:
+    Raises StylebotError for a bad file, or one of other than `wanted` points (None: either).
+    """
+
+    def __init__(self, path: Path, wanted: int | None = None) -> None:
         try:
             self._predictor = dlib.shape_predictor(str(path))
         except RuntimeError as error:
             raise StylebotError(f"{path} is not dlib's landmark model ({error}); fetch it again") from None
+        blank, box = np.zeros((32, 32, 3), np.uint8), dlib.rectangle(8, 8, 23, 23)
+        self.points = self._predictor(blank, box).num_parts
+        allowed = (68, 5) if wanted is None else (wanted,)
+        if self.points not in allowed:
+            wish = " or ".join(map(str, allowed))
+            raise StylebotError(f"{path}: the landmark model gives {self.points} points, {wish} are wanted; "
+                                "`dvc repro fetch@landmarks` brings the one that align.landmarks names")
 
     def landmarks(self, found: Found, index: int) -> np.ndarray:
-        """landmarks [68, 2] float64 of the face `index`, px of the photo turned by found.rotated_deg."""
+        """landmarks [68 or 5, 2] float64 of the face `index`, px of the photo turned by found.rotated_deg."""
         x0, y0, x1, y1 = found.boxes[index] * found.scale
         width, height = x1 - x0, y1 - y0
-        total = np.zeros((68, 2))
+        total = np.zeros((self.points, 2))
         for dx, dy, zoom in _JITTER:
             left, top = x0 + width * (dx + (1 - zoom) / 2), y0 + height * (dy + (1 - zoom) / 2)
             right, bottom = left + width * zoom, top + height * zoom
             box = dlib.rectangle(round(left), round(top), round(right) - 1, round(bottom) - 1)
             shape = self._predictor(found.searched, box)
-            if shape.num_parts != 68:
-                raise StylebotError(f"the landmark model gives {shape.num_parts} points, 68 are wanted")
             total += [(p.x, p.y) for p in shape.parts()]
         return (total / len(_JITTER) + 0.5) / found.scale - 0.5
 

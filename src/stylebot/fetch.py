@@ -34,7 +34,8 @@ class Model(Section):
 class FetchParams(Section):
     """The weights of the pipeline, by name."""
 
-    landmarks: Model
+    dlib68: Model
+    dlib5: Model
     identity: Model
     inception: Model
     perceptual: Model

@@ -1,5 +1,6 @@
 """Stage `filter`: which aligned faces are good enough, with every reason against the others."""
 
+import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import date
@@ -9,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
+from rich.console import Console
 
 from stylebot import quality
 from stylebot.consent import barred
@@ -16,9 +18,10 @@ from stylebot.crops import AlignedFaces
 from stylebot.duplicates import best_of_groups, correlation, duplicate_groups
 from stylebot.errors import StylebotError
 from stylebot.files import atomic
+from stylebot.fivepoints import POINTS
 from stylebot.identities import cluster
 from stylebot.inspection import Inspection, inspect
-from stylebot.limits import Thresholds, margins, nearest, refusals
+from stylebot.limits import Thresholds, margins, nearest, refusals, upright_score
 from stylebot.lineups import Sheets, write_sheets
 from stylebot.params import Section
 from stylebot.parquet import read_table
@@ -50,6 +53,17 @@ RANKED = ("det_score", "scale", "pad_fraction", "yaw_deg", "pitch_deg", "sharpne
 _FROM_ALIGN = ("det_score", "second_area_ratio", "scale", "pad_fraction", "roll_deg")
 _CARRIED = ("face_id", "source", "photo", "sha256", "qsize_px", "grey")
 NO_CONSENT = "no_consent"
+_UNJUDGED = (*quality.BY_68_POINTS[:-1], "upright_score", "head_share")
+
+
+def recognisable(scores: dict[str, float]) -> float:
+    """How surely a recogniser will know this face, 0-100, from the scores of `RANKED`.
+
+    The detector's confidence counts as much as all other components together: alone among them it says what a
+    recogniser sees of a face. `bench/discard.py` measures how well that tells whose faces are mistaken. Ours.
+    """
+    others = quality.overall({name: value for name, value in scores.items() if name != "det_score"})
+    return math.sqrt(scores["det_score"] * others)
 
 
 def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
@@ -60,16 +74,18 @@ def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
         out = {name: row[name] for name in _CARRIED}
         first = [NO_CONSENT] if (row["source"], row["photo"]) in without else []
         if isinstance(found, Crash):
-            table.append(out | {"score": 0.0, "reasons": [*first, "unmeasured"], "margin": np.nan,
-                                "nearest_limit": "", "limit": np.nan})
+            table.append(out | {"score": 0.0, "identity_score": 0.0, "reasons": [*first, "unmeasured"],
+                                "margin": np.nan, "nearest_limit": "", "limit": np.nan})
             continue
         values = {name: float(row[name]) for name in _FROM_ALIGN} | found.measures
+        values["upright_score"] = upright_score(values)
         scores = {name: quality.score(name, values[name]) for name in quality.SCALES}
         grey, limits = bool(row["grey"]), params.thresholds(row["source"])
+        ranked = {name: scores[name] for name in RANKED}
         inside = margins(values, grey, limits)
         which, margin = nearest(inside)
         table.append(out | values | {f"score_{name}": value for name, value in scores.items()} | {
-            "score": quality.overall({name: scores[name] for name in RANKED}),
+            "score": quality.overall(ranked), "identity_score": recognisable(ranked),
             "reasons": first + refusals(inside, grey, limits),
             "margin": margin, "nearest_limit": which, "limit": getattr(limits, which) if which else np.nan})
     return pd.DataFrame(table)
@@ -152,6 +168,10 @@ def select(aligned: Path, photos: Path, identity: Path, out: Path, sheets: Sheet
     without = barred(photos, {(row["source"], row["photo"]) for row in rows}, params.consent == "required",
                      date.today())
     faces = judge(rows, inspect(rows, aligned, photos, identity), crops, params, without)
+    five = sum(len(row["landmarks"]) == 2 * POINTS for row in rows)
+    if five:
+        unjudged = ", ".join(_UNJUDGED)
+        Console(stderr=True).print(f"{five} faces have 5 landmarks only: {unjudged} are not judged")
     with atomic(out) as part:
         faces.to_parquet(part, index=False)
     write_sheets(faces, rows, crops, sheets, params.sheet_faces)

@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from stylebot import fivepoints
+
 Padding = Literal["edge", "reflect", "background", "ffhq", "none"]
 
 _LEFT_EYE, _RIGHT_EYE, _MOUTH_CORNERS = slice(36, 42), slice(42, 48), [48, 54]
@@ -42,24 +44,35 @@ class Square:
         return np.stack([c - x - y, c - x + y, c + x + y, c + x - y])
 
 
+def anchors(landmarks: np.ndarray) -> np.ndarray:
+    """What frames a face [3, 2] px: centres of the left and right eye (in the picture) and of the mouth.
+
+    landmarks [68, 2] (iBUG order), or [5, 2] as dlib's 5-point model gives them: see `fivepoints`.
+    """
+    if len(landmarks) == fivepoints.POINTS:
+        return fivepoints.anchors(landmarks)
+    parts = (landmarks[part].mean(0) for part in (_LEFT_EYE, _RIGHT_EYE, _MOUTH_CORNERS))
+    return np.stack(list(parts))
+
+
 def eye_distance(landmarks: np.ndarray) -> float:
-    """Distance between the eye centres in px, from landmarks [68, 2]."""
-    return float(np.hypot(*(landmarks[_RIGHT_EYE].mean(0) - landmarks[_LEFT_EYE].mean(0))))
+    """Distance between the eye centres in px, from landmarks [68, 2] or [5, 2]."""
+    left, right, _ = anchors(landmarks)
+    return float(np.hypot(*(right - left)))
 
 
 def ffhq_square(landmarks: np.ndarray, level: bool = False) -> Square:
     """The square that FFHQ cuts around a face.
 
-    landmarks [68, 2] float, px (iBUG order). `level`: keep the sides parallel to the picture's.
+    landmarks [68, 2] (iBUG order) or [5, 2] float, px. `level`: keep the sides parallel to the picture's.
     Its direction is the mean of the eye line and of the perpendicular of eyes-to-mouth, its side the larger
     of 4 eye distances and 3.6 times eyes-to-mouth, its centre a tenth of the way from the eyes to the mouth.
     Raises ValueError when all these points fall together.
     Source: Karras et al., A Style-Based Generator Architecture for GANs, and FFHQ's published script.
     """
-    landmarks = np.asarray(landmarks, dtype=np.float64)
-    left, right = landmarks[_LEFT_EYE].mean(0), landmarks[_RIGHT_EYE].mean(0)
+    left, right, mouth = anchors(np.asarray(landmarks, dtype=np.float64))
     eyes = (left + right) * 0.5
-    across, down = right - left, landmarks[_MOUTH_CORNERS].mean(0) - eyes
+    across, down = right - left, mouth - eyes
     direction = np.array([1.0, 0.0]) if level else across - np.flip(down) * _SWAP
     length = max(np.hypot(*across) * 2.0, np.hypot(*down) * 1.8)
     if length == 0 or np.hypot(*direction) == 0:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stylebot import duplicates, faces, photos, pose, quality
+from stylebot import duplicates, faces, fivepoints, photos, pose, quality
 from stylebot.crops import AlignedFaces
 from stylebot.errors import StylebotError
 from stylebot.files import Memo, sha256_file
@@ -60,8 +60,8 @@ def _crops(aligned: Path, written: tuple[int, ...]) -> AlignedFaces:
 
 
 def crop_landmarks(row: Mapping[str, object], side_px: int) -> np.ndarray:
-    """Landmarks [68,2] float64 in px of a face's crop of `side_px`, from its row of the align table."""
-    points = np.asarray(row["landmarks"], np.float64).reshape(68, 2) - (row["center_x"], row["center_y"])
+    """Landmarks [68 or 5,2] float64 in px of a face's crop of `side_px`, from its row of the align table."""
+    points = np.asarray(row["landmarks"], np.float64).reshape(-1, 2) - (row["center_x"], row["center_y"])
     half = np.array([row["quad_x"], row["quad_y"]])
     down = np.array([-half[1], half[0]])
     shares = np.stack([points @ half, points @ down], axis=1) / float(half @ half)
@@ -93,7 +93,7 @@ def _inspect(job: _Job) -> Inspection:
 
 
 def _code_version() -> str:
-    modules = (duplicates, faces, photos, pose, quality)
+    modules = (duplicates, faces, fivepoints, photos, pose, quality)
     text = [sha256_file(Path(path)) for path in (__file__, *(module.__file__ for module in modules))]
     return " ".join(text + [version(name) for name in ("pillow", "dlib-bin", "numpy", "scipy")])
 

@@ -13,6 +13,7 @@ class Thresholds(Section):
     """Limits on native values for the faces of one source; None turns a limit off."""
 
     min_det_score: Limit
+    min_upright_score: Limit
     max_second_area_ratio: Limit
     max_scale: Limit
     max_pad_fraction: Limit
@@ -43,6 +44,7 @@ class Thresholds(Section):
 
 REASONS = {
     "det_score": "low_confidence",
+    "upright_score": "low_confidence",
     "second_area_ratio": "several_faces",
     "scale": "face_too_small",
     "pad_fraction": "padded",
@@ -68,7 +70,19 @@ REASONS = {
     "head_share": "head_size",
 }
 _ABOVE = {"luminance": "bright"}  # components with limits on both sides whose upper one has another name
-_WIDTHS = {"background": 20.0, "background_std": 10.0, "head_share": 0.05}  # of components without a score
+_WIDTHS = {"background": 20.0, "background_std": 10.0, "head_share": 0.05,
+           "upright_score": 0.4}  # of components without a score
+_PER_ROLL, _PER_YAW = 1 / 30, 1 / 60  # what a degree costs of the detector's score
+
+
+def upright_score(values: Mapping[str, float]) -> float:
+    """The detector's score that a face would have upright and frontal; NaN when its yaw is not known.
+
+    dlib's detector compares with upright frontal faces, so a face that is neither scores low for that alone;
+    one that is both and yet scores low is often drawn, painted or covered. On 331 faces of real photographs
+    the score falls by .91 per 30 degrees of roll and .27 per 30 degrees of yaw. Ours.
+    """
+    return values["det_score"] + abs(values["roll_deg"]) * _PER_ROLL + abs(values["yaw_deg"]) * _PER_YAW
 
 
 def reason_of(limit: str) -> str:
@@ -81,14 +95,16 @@ def margins(values: Mapping[str, float], grey: bool, limits: Thresholds) -> dict
     """How far inside each limit that is on a face with native `values` lies; negative: beyond it.
 
     In widths of the component's score (`quality.SCALES`), so that components compare; angles count by their
-    size. A grey photo has no colour to cast, and what is not there at all (a second face) is near no upper
-    limit. Ours.
+    size. A grey photo has no colour to cast; NaN is a value that is not known, and not judged; what is not
+    there at all (a second face) is near no upper limit. Ours.
     """
     found: dict[str, float] = {}
     for name in REASONS:
         if grey and name == "colour_cast":
             continue
         size = abs(values[name]) if name.endswith("_deg") else values[name]
+        if math.isnan(size):
+            continue
         width = quality.SCALES[name].width if name in quality.SCALES else _WIDTHS[name]
         low, high = getattr(limits, f"min_{name}", None), getattr(limits, f"max_{name}", None)
         if low is not None:

@@ -1,12 +1,11 @@
 """Picture quality of an aligned face, component by component, each in its native unit.
 
-Lengths are shares of the FFHQ frame, so that every resolution of the crop gives about the same values. Unless
-a docstring says "ours", the formula is that of ISO/IEC 29794-5 (OFIQ), with dlib's 68 points instead of its
-networks.
+Lengths are shares of the FFHQ frame, so that every resolution of the crop gives about the same values. Where
+no docstring says "ours", the formula is ISO/IEC 29794-5's (OFIQ), with dlib's points instead of its networks.
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 
+from stylebot import fivepoints
 from stylebot.pose import head_pose
 
 _IED_SHARE = 0.247  # distance of the eyes in an FFHQ frame of side 1
@@ -56,6 +56,7 @@ class Measures:
 
 
 MEASURES = tuple(field.name for field in fields(Measures))
+BY_68_POINTS = ("yaw_deg", "pitch_deg", "eyes_open", "mouth_open", "chin_distance")
 
 
 @dataclass(frozen=True)
@@ -102,14 +103,14 @@ def score(name: str, value: float) -> float:
 
 
 def overall(scores: dict[str, float]) -> float:
-    """Geometric mean of component scores, 0-100: one very bad component spoils a face (ours)."""
-    return float(np.exp(np.mean(np.log(np.maximum(list(scores.values()), 1e-3)))))
+    """Geometric mean of component scores (NaN: left out), 0-100: one very bad one spoils a face. Ours."""
+    known = [value for value in scores.values() if not math.isnan(value)]
+    return float(np.exp(np.mean(np.log(np.maximum(known, 1e-3)))))
 
 
 def _polygon(shape: tuple[int, int], points: np.ndarray) -> np.ndarray:
     """Mask bool [H,W] of the convex hull of `points` [n,2], px."""
-    mask = Image.new("1", shape[::-1])
-    hull = points[ConvexHull(points).vertices]
+    mask, hull = Image.new("1", shape[::-1]), points[ConvexHull(points).vertices]
     ImageDraw.Draw(mask).polygon([tuple(map(float, p)) for p in hull], fill=1)
     return np.asarray(mask)
 
@@ -147,9 +148,7 @@ def cheeks(landmarks: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, n
 @lru_cache
 def _noise_in_band(unit: float) -> float:
     """Variance that white noise leaves in G1 - G2, as a share of what it leaves in g - G1; `unit` px is 1."""
-    reach = math.ceil(10 * unit) + 1
-    impulse = np.zeros((2 * reach + 1, 2 * reach + 1))
-    impulse[reach, reach] = 1.0
+    impulse = np.pad([[1.0]], math.ceil(10 * unit) + 1)
     g1, g2 = (gaussian_filter(impulse, s * unit) for s in (1, 2))
     return float(((g1 - g2) ** 2).sum() / ((impulse - g1) ** 2).sum())
 
@@ -260,23 +259,26 @@ def _shading(grey: np.ndarray, hull: np.ndarray) -> float:
 def measure(rgb: np.ndarray, landmarks: np.ndarray) -> Measures:
     """All components of one aligned face.
 
-    rgb: uint8 [N,N,3], FFHQ frame; landmarks: [68,2] px of this crop
+    rgb: uint8 [N,N,3], FFHQ frame; landmarks: [68,2] px of this crop, or [5,2]: then pose, eyes, mouth, chin
+    are NaN, and the rest is measured where the mean face of that frame has its parts
     Raises ValueError for anything but a square RGB picture.
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[0] != rgb.shape[1] or rgb.shape[2] != 3:
         raise ValueError(f"an aligned face is uint8 [N,N,3], not {rgb.dtype} {list(rgb.shape)}")
-    shape = rgb.shape[:2]
+    shape, known = rgb.shape[:2], len(landmarks) != fivepoints.POINTS
+    landmarks = landmarks if known else fivepoints.mean_face(shape[0])
     hull = _polygon(shape, landmarks)
     sides = tuple(side & hull if (side & hull).any() else hull for side in cheeks(landmarks, shape))
     light = linear(rgb)
     grey = (rgb.astype(np.float32) @ _LUMA.astype(np.float32))
     sharp, worst, noise = _sharpness(grey, hull, sides[0] | sides[1])
     pose = head_pose(landmarks)
-    return Measures(
+    measured = Measures(
         yaw_deg=pose.yaw_deg, pitch_deg=pose.pitch_deg,
         sharpness_db=sharp, worst_direction_db=worst, noise=noise, shading=_shading(grey, hull),
         **_exposure(light, hull, sides), **_colour(light, landmarks, hull, sides),
         **_openings(landmarks, shape[0]), **_background(grey, hull))
+    return measured if known else replace(measured, **dict.fromkeys(BY_68_POINTS, math.nan))
 
 
 def blockiness(grey: np.ndarray) -> float:
