@@ -1,11 +1,11 @@
 """Seconds per generated picture, ours against the plain operations, in one run.
 
-    python bench/inference.py [--resolutions 256,1024] [--seconds 20]
+    python bench/inference.py [--resolutions 256,1024] [--seconds 20] [--clock cpu]
 
 G of the reference's configuration (channel_base 16384 below 512 px, else 32768; channel_max 512), random
 weights, batch 1 and 4, constant noise, float32 on a CPU. Both sides get the same latents in turns, so that a
 machine that slows down slows both; the medians are compared. Before anything is timed, the pictures of both
-sides are checked to be the same.
+sides are checked to be the same. On a busy machine, OMP_NUM_THREADS=1 and the processor's time (--clock cpu).
 """
 
 import platform
@@ -50,7 +50,7 @@ def drawer(resolution: int, z: torch.Tensor, plain: bool) -> Callable[[], torch.
     return draw
 
 
-def compare(resolution: int, batch: int, seconds: float) -> tuple[float, float]:
+def compare(resolution: int, batch: int, seconds: float, clock: Callable[[], float]) -> tuple[float, float]:
     """Median seconds per picture, ours and plain, from alternating calls for about `seconds` altogether.
 
     Raises RuntimeError when the two do not make the same pictures.
@@ -65,24 +65,26 @@ def compare(resolution: int, batch: int, seconds: float) -> tuple[float, float]:
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[1]) < 3:
         for draw, taken in zip(draws, times, strict=True):
-            started = time.perf_counter()
+            started = clock()
             draw()
-            taken.append((time.perf_counter() - started) / batch)
+            taken.append((clock() - started) / batch)
     return statistics.median(times[0]), statistics.median(times[1])
 
 
 def main(resolutions: Annotated[str, typer.Option(help="comma separated, px")] = "256,1024",
          batches: Annotated[str, typer.Option(help="comma separated")] = "1,4",
-         seconds: Annotated[float, typer.Option(help="per row of the table")] = 20) -> None:  # fmt: skip
+         seconds: Annotated[float, typer.Option(help="per row of the table")] = 20,
+         clock: Annotated[str, typer.Option(help="wall or cpu")] = "wall") -> None:  # fmt: skip
     """Print one row per resolution and batch."""
+    clocks = {"wall": time.perf_counter, "cpu": time.process_time}
     where = dist.device()
     cpu = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     machine = cpu if where.type == "cpu" else torch.cuda.get_device_name()
-    print(f"{date.today()}, {machine}, torch {torch.__version__}, python bench/inference.py\n")
+    print(f"{date.today()}, {machine}, torch {torch.__version__}, python bench/inference.py, {clock} time\n")
     print("| resolution px | batch | ours sec/picture | plain sec/picture | ratio |\n|---|---|---|---|---|")
     for resolution in [int(r) for r in resolutions.split(",")]:
         for batch in [int(b) for b in batches.split(",")]:
-            ours, plain = compare(resolution, batch, seconds)
+            ours, plain = compare(resolution, batch, seconds, clocks[clock])
             print(f"| {resolution} | {batch} | {ours:.3f} | {plain:.3f} | {plain / ours:.2f} |", flush=True)
 
 

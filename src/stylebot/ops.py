@@ -95,9 +95,9 @@ def _transposed(x: Tensor, w: Tensor) -> Tensor:
 
 
 def _by_columns(x: Tensor, w: Tensor) -> Tensor:
-    """As _transposed, for pictures only: a product of matrices gives nine columns a pixel, which are added up.
+    """As _transposed, for pictures only: a product of matrices gives nine columns a pixel, fold adds them up.
 
-    On a CPU that takes half the time while the columns stay near it, and no transposed copy of the weights."""
+    On a CPU that takes half the time while the columns stay near it, and no copy of transposed weights."""
     high, wide = x.shape[2:]
     columns = w.permute(0, 2, 3, 1).flatten(0, 2) @ x.flatten(2)  # [N, 9 O, H W]
     y = F.fold(columns, (2 * high + 1, 2 * wide + 1), w.shape[2], stride=2)
