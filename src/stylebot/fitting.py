@@ -12,6 +12,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from stylebot import dist
 from stylebot.dist import device
 from stylebot.errors import TrainingDiverged
 from stylebot.files import atomic
@@ -87,8 +88,11 @@ class State:
 def _step(state: State, parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, float]:
     state.opt.zero_grad(set_to_none=True)
     torch.stack([weights[name] * value for name, value in parts.items()]).sum().backward()
+    found = torch.stack([value.detach() for value in parts.values()])
+    dist.all_reduce_mean([p.grad for p in state.net.parameters() if p.grad is not None])
+    dist.all_reduce_mean([found])
     state.opt.step()
-    values = {name: float(value.detach()) for name, value in parts.items()}
+    values = dict(zip(parts, found.tolist(), strict=True))
     if not all(math.isfinite(value) for value in values.values()):
         raise TrainingDiverged(f"{state.name}: losses {values} after {state.cur_nimg} faces; "
                                f"lower {state.lr_name}")  # fmt: skip
@@ -103,7 +107,7 @@ def fit(state: State, pace: Pace, losses: Callable[[int], Mapping[str, Tensor]],
     Returns their means over the last tenth. Raises: TrainingDiverged when a loss is no longer finite.
     """
     columns = TextColumn(state.name), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
-    with Progress(*columns) as bar:
+    with Progress(*columns, disable=dist.rank() != 0) as bar:
         task = bar.add_task("", total=pace.total, note="")
         while state.cur_nimg < pace.total:
             for group in state.opt.param_groups:
@@ -112,7 +116,7 @@ def fit(state: State, pace: Pace, losses: Callable[[int], Mapping[str, Tensor]],
             state.cur_nimg += pace.batch
             if state.cur_nimg > 0.9 * pace.total:
                 state.sums = {k: state.sums.get(k, 0.0) + v for k, v in {**values, "steps": 1.0}.items()}
-            if state.cur_nimg // pace.batch % _SAVE_EVERY == 0:
+            if state.cur_nimg // pace.batch % _SAVE_EVERY == 0 and dist.rank() == 0:
                 state.save(path)
             note = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
             bar.update(task, completed=state.cur_nimg, note=f"{state.cur_nimg / 1000:.2f} kimg  {note}")
