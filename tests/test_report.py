@@ -88,7 +88,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 
 BEFORE = Run({"kid_ratio": 0.8, "kid_ratio_low": 0.7, "kid_ratio_high": 0.9, "audit_copies": 0.01,
-              "audit_copies_high": 0.05, "filter_faces": 5}, {})  # fmt: skip
+              "audit_copies_high": 0.05, "filter_faces": 5}, {}, "1a2b3c4")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -148,7 +148,7 @@ def test_it_shows_what_was_found(tags: Tags) -> None:
                  "at most 5.3%", "more than audit.max_copies", "nearer to real faces",
                  "blurred 1 0", "no face 2 0", "10 kimg", "ψ = 0.5", "×4", "not for commercial use",
                  "drift at ×8 0.31 (0.2 to 0.42) lower", "kid_ratio 0.8 0.41 better , real",
-                 "audit_copies 0.01 0.02 within noise"):
+                 "audit_copies 0.01 0.02 within noise", "What changed since commit 1a2b3c4"):
         assert part in text, part
     assert text.index("×4") < text.index("×8")
     assert len(tags.of("img")) == 3 * 2 * 2 + 4 + 2 * 3 + 3  # superres, sheets, psi, progress
