@@ -52,7 +52,7 @@ def wait() -> float:
 
 def phase_shares(step: Callable[[], None], steps: int) -> dict[str, float]:
     """Share of the time of `steps` steps that each phase takes, its optimiser included."""
-    spent, apply, due, running = Counter(), trainer._apply, trainer._due, []
+    spent, apply, due, running = Counter(), trainer._apply, trainer.due, []
 
     def noted_due(recipe: Recipe, number: int) -> dict[str, int]:
         phases = due(recipe, number)
@@ -65,12 +65,12 @@ def phase_shares(step: Callable[[], None], steps: int) -> dict[str, float]:
         running[:] = [wait(), *later]
         spent[name] += running[0] - started
 
-    trainer._apply, trainer._due = noted_apply, noted_due
+    trainer._apply, trainer.due = noted_apply, noted_due
     try:
         for _ in range(steps):
             step()
     finally:
-        trainer._apply, trainer._due = apply, due
+        trainer._apply, trainer.due = apply, due
     return {name: time / spent.total() for name, time in spent.items()}
 
 

@@ -14,10 +14,9 @@ from stylebot import fid as stage
 from stylebot.checkpoints import save_networks
 from stylebot.dataset import Dataset, write_dataset
 from stylebot.errors import StylebotError
-from stylebot.features import features_of
 from stylebot.fid import FidParams, compare, measure
 from stylebot.generator import Generator
-from stylebot.inception import Inception
+from stylebot.inception import Inception, features_of
 from stylebot.params import load_params
 from stylebot.weights import Networks
 

@@ -120,11 +120,12 @@ def test_all_reasons_are_kept_worst_first() -> None:
 
 def test_the_nearest_limit_is_named() -> None:
     values = dict.fromkeys(REASONS, 0.0) | {"det_score": 0.9, "dynamic_bits": 6.2, "yaw_deg": -38.0}
-    limits = thresholds(min_det_score=0.5, min_dynamic_bits=5.0, max_yaw_deg=40.0)
+    limits = thresholds(min_det_score=0.5, min_dynamic_bits=5.0, max_yaw_deg=40.0, max_second_area_ratio=0.1)
     assert margins(values, False, limits) == pytest.approx(
         {"min_det_score": 1.0, "min_dynamic_bits": 1.0, "max_yaw_deg": 0.25})
     assert nearest(margins(values, False, limits)) == ("max_yaw_deg", 0.25)
     assert nearest(margins(values | {"det_score": 0.1}, False, limits))[0] == "min_det_score"
+    assert nearest(margins(values | {"second_area_ratio": 0.09}, False, limits))[0] == "max_second_area_ratio"
     name, margin = nearest(margins(values, False, thresholds()))
     assert name == "" and margin != margin
 

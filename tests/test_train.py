@@ -17,7 +17,8 @@ from stylebot import train as stage
 from stylebot.checkpoints import load_networks, save_networks
 from stylebot.dataset import write_dataset
 from stylebot.errors import StylebotError, TrainingDiverged
-from stylebot.train import TrainParams, lr_factor, train
+from stylebot.schedules import lr_factor
+from stylebot.train import TrainParams, train
 from stylebot.weights import Networks
 
 PARAMS = {
@@ -30,11 +31,6 @@ PARAMS = {
 }  # fmt: skip
 UNREAD = Path("not-read")  # held-out faces and Inception of a run that does not look at KID
 Run = Callable[..., dict[str, float]]
-
-
-def test_cosine_falls_from_one_to_a_hundredth() -> None:
-    assert [lr_factor("cosine", done) for done in (0, 0.5, 1)] == pytest.approx([1, 0.505, 0.01])
-    assert lr_factor("constant", 0.9) == 1
 
 
 def test_learning_rates_follow_the_schedule(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_own_learning_rates() -> None:
 
 def test_regularisers_run_when_they_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
     def phases(**changes) -> list[str]:
-        return ["".join(trainer._due(recipe(**changes), step)) for step in range(4)]
+        return ["".join(trainer.due(recipe(**changes), step)) for step in range(4)]
 
     main = "GmainDmain"
     every = ["GmainGregDmainDreg", main, "GmainGregDmain", "GmainDmainDreg"]

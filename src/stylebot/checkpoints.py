@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from stylebot import legacy
 from stylebot.arrays import shown
 from stylebot.errors import StylebotError
-from stylebot.files import atomic, sha256_file
+from stylebot.files import atomic
 from stylebot.official import from_folder, from_snapshot
 from stylebot.rosinality import from_checkpoint
 from stylebot.torchfile import LEGACY, ZIP, read_snapshot, read_torch
@@ -121,19 +121,15 @@ def load_networks(path: Path, need: Collection[str] = (), allow_missing: bool = 
         raise StylebotError(f"{path}: {error.strerror or error}") from None
 
 
-def descent(path: Path) -> dict[str, object]:
-    """What networks trained from those in the file `path` say of their origin: source, licence and parents.
+def descent(meta: Mapping[str, object], sha256: str) -> dict[str, object]:
+    """What networks trained from those of a file say of their origin: source, licence and parents.
 
-    parents: sha256 of the file. A file that names no licence passes on that it is the parents'.
-    Raises: StylebotError as `load_networks` does.
+    meta: of the networks as `load_networks` gives them; sha256: of their file, by which `parents` names it.
+    A file that names no licence passes on that it is the parents'.
     """
-    try:
-        meta = _read(path).meta
-    except StylebotError as error:
-        raise StylebotError(f"{path}: {error}") from None
     told = {name: meta[name] for name in ("source", "licence") if isinstance(meta.get(name), str)}
     unknown = {"source": "unknown", "licence": "that of its parents, which do not name it"}
-    return unknown | told | {"parents": [sha256_file(path)]}
+    return unknown | told | {"parents": [sha256]}
 
 
 def at_resolution(networks: Networks, resolution: int) -> Networks:

@@ -20,7 +20,7 @@ from stylebot.augment import AugmentPipe
 from stylebot.discriminator import freeze_d
 from stylebot.encoder import Encoder
 from stylebot.generator import Generator
-from stylebot.trainer import PHASES, Recipe, TrainState
+from stylebot.trainer import PHASES, Recipe, TrainState, due, learning_rates
 from stylebot.weights import skeleton
 
 _FLOAT_BYTES = 4
@@ -58,8 +58,7 @@ class StepCost:
     @property
     def flops_per_kimg(self) -> float:
         """Operations per thousand real pictures, lazy regularisation in its intervals."""
-        every = {"Gmain": 1, "Dmain": 1, "Greg": self.recipe.G_reg_interval,
-                 "Dreg": self.recipe.D_reg_interval}  # fmt: skip
+        every = due(self.recipe, 0)
         per_round = sum(cost.flops / every[name] for name, cost in self.phases.items())
         return per_round / self.recipe.batch_gpu * 1000
 
@@ -153,13 +152,11 @@ def step_cost(config_G: Mapping[str, object], config_D: Mapping[str, object], re
     pipe = None if recipe.augment == "none" else AugmentPipe(recipe.augment)
     if pipe is not None:
         pipe.p.fill_(recipe.p_max)
-    moving = list((G if recipe.lr_mapping else G.synthesis).parameters())
-    G.mapping.requires_grad_(recipe.lr_mapping > 0)
+    moving = [p for parameters, _ in learning_rates(G, recipe) for p in parameters]
     zero, pair = torch.zeros([], device="meta"), torch.zeros(2, device="meta")
     state = TrainState(0, G, D, G_ema, None, None, moving, trainable, pipe, zero, pair, pair, pair.clone())
-    off = {"Greg": not recipe.pl_weight, "Dreg": not recipe.r1_gamma}
-    phases = {name: _phase_cost(name, compute, state, recipe) for name, compute in PHASES
-              if not off.get(name)}  # fmt: skip
+    wanted = due(recipe, 0)
+    phases = {name: _phase_cost(name, compute, state, recipe) for name, compute in PHASES if name in wanted}
     counts = [sum(p.numel() for p in part) for part in (G.parameters(), D.parameters(), trainable)]
     return StepCost(phases, *counts, recipe)
 

@@ -17,17 +17,18 @@ from stylebot.degrade import Degradation, degrade, to_img
 from stylebot.dist import device
 from stylebot.encoder import Encoder, save_encoder
 from stylebot.errors import StylebotError
-from stylebot.faithful import FaithfulParams, pooled, restoring
-from stylebot.files import scratch, sha256_file
-from stylebot.fitting import Pace, Schedule, State, fit
+from stylebot.faithful import FaithfulParams, restoring
+from stylebot.files import sha256_file
+from stylebot.fitting import Pace, State, fit
 from stylebot.generator import Generator
 from stylebot.lessons import Batch, Faces, frozen, make_faces
 from stylebot.lockstep import When, compiled, halved, synchronised, wants_half
 from stylebot.params import Section
-from stylebot.perceptual import Perceptual
+from stylebot.perceptual import Perceptual, pooled
 from stylebot.randomness import drawer
 from stylebot.recogniser import Recogniser
-from stylebot.skips import Skips, skips_for
+from stylebot.schedules import Schedule
+from stylebot.skips import skips_for
 from stylebot.starts import begin_with
 
 NOTHING = "nothing"
@@ -162,26 +163,24 @@ def step_of(net: Encoder, faces: Faces, generator: Generator, judges: Judges,
 
 
 def _styles(state: State, pace: Pace, faces: Faces, generator: Generator, judges: Judges,
-            params: EncodeParams, path: Path) -> dict[str, float]:  # fmt: skip
+            params: EncodeParams) -> dict[str, float]:  # fmt: skip
     """Train the encoder, the net of `state`."""
     weights = {"l2": params.l2_weight, "lpips": params.lpips_weight, "id": params.id_weight,
                "w_norm": params.w_norm_weight, "w": params.w_weight}  # fmt: skip
     state.net.train()
-    return fit(state, pace, step_of(state.net, faces, generator, judges, params), weights, path)
+    return fit(state, pace, step_of(state.net, faces, generator, judges, params), weights)
 
 
-def _skips(identity: list, encoder: Encoder, faces: Faces, generator: Generator, perceptual: Perceptual,
-           params: EncodeParams) -> tuple[Skips, dict[str, float]]:  # fmt: skip
+def _skips(identity: dict[str, object], encoder: Encoder, faces: Faces, generator: Generator,
+           perceptual: Perceptual, params: EncodeParams) -> tuple[State, dict[str, float]]:  # fmt: skip
     """Train skip connections for the finished encoder, which stays as it is, like the generator.
 
-    The batches are those that the encoder would have met next.
+    The batches are those that the encoder would have met next. The state's net are the `Skips`.
     """
     pace = Pace(params.faithful.kimg, params.batch, params.faithful.lr, params.lr_schedule)
     torch.manual_seed(params.seed)
-    state = State.start("faithful", "encode.faithful.lr", [identity, params.faithful.model_dump(mode="json")],
-                        skips_for(generator), pace)  # fmt: skip
-    path = scratch() / "faithful.pt"
-    state.resume(path)
+    identity = identity | {"faithful": params.faithful.model_dump()}
+    state = State.start("faithful", "encode.faithful.lr", identity, skips_for(generator), pace)
     first = Pace(params.kimg, params.batch, params.lr, params.lr_schedule).total
     weights = {"l2": params.l2_weight, "lpips": params.lpips_weight,
                "consistency": params.faithful.consistency_weight}  # fmt: skip
@@ -192,8 +191,8 @@ def _skips(identity: list, encoder: Encoder, faces: Faces, generator: Generator,
         return restoring(batch.target, batch.small, batch.factors, encoder, state.net, generator, perceptual,
                          weights)  # fmt: skip
 
-    means = fit(state, pace, of, weights, path)
-    return state.net, {f"faithful_{name}": value for name, value in means.items()}
+    means = fit(state, pace, of, weights)
+    return state, {f"faithful_{name}": value for name, value in means.items()}
 
 
 def _judges(perceptual: Path, params: EncodeParams) -> tuple[Judges, dict[str, str]]:
@@ -230,28 +229,27 @@ def encode(generator: Path, dataset: Path, perceptual: Path, out: Path,
     encoder = _new_encoder(decoder, params)
     recorded = params.model_dump(mode="json", exclude=None if params.faithful.kimg else {"faithful"})
     files = [Path(name) for name in (params.start, params.id_weights) if name != NOTHING]
-    identity = [_VERSION, params.model_dump(mode="json", exclude={"faithful"}), data.fingerprint,
-                *(sha256_file(path) for path in (generator, perceptual, *files))]  # fmt: skip
+    parents = {str(path): sha256_file(path) for path in files}
+    sha256 = sha256_file(generator)
+    identity = {"version": _VERSION, "params": params.model_dump(exclude={"faithful"}), "weights": sha256,
+                "dataset": data.fingerprint, "perceptual": sha256_file(perceptual), **parents}  # fmt: skip
     pace = Pace(params.kimg, params.batch, params.lr, params.lr_schedule)
     state = State.start("encode", "encode.lr", identity, encoder, pace)
-    path = scratch() / "encode.pt"
-    state.resume(path)
     faces = Faces(torch.from_numpy(data.read_all()),
                   *make_faces(decoder, params.synthetic_faces, params.synthetic_psi, params.seed))
-    means = _styles(state, pace, faces, decoder, judges, params, path)
-    meta = {"params": recorded, "left_out": left_out, "generator_sha256": sha256_file(generator),
+    means = _styles(state, pace, faces, decoder, judges, params)
+    meta = {"params": recorded, "left_out": left_out, "generator_sha256": sha256,
             "kimg": state.cur_nimg / 1000}  # fmt: skip
-    if files:
-        meta["parents"] = {str(path): sha256_file(path) for path in files}
-    skips = None
+    if parents:
+        meta["parents"] = parents
+    skips: State | None = None
     if params.faithful.kimg:
-        if dist.rank() == 0:
-            state.save(path)  # a restart finds the encoder finished
+        state.save()  # a restart finds the encoder finished
         skips, more = _skips(identity, encoder, faces, decoder, judges.perceptual, params)
         means |= more
     dist.barrier()  # nobody reads a restart state any more
     if dist.rank() == 0:
-        save_encoder(out, encoder, meta, skips)
-        for name in ("encode.pt", "faithful.pt"):
-            (scratch() / name).unlink(missing_ok=True)
+        save_encoder(out, encoder, meta, skips.net if skips else None)
+        for run in filter(None, (state, skips)):
+            run.restarts.clear()
     return {f"encode_{name}": value for name, value in sorted(means.items())}

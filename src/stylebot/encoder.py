@@ -13,6 +13,7 @@ from torch import nn
 
 from stylebot.errors import StylebotError
 from stylebot.files import atomic
+from stylebot.skips import PREFIX
 
 VARIANTS = ("light", "psp")
 PSP_STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))  # width and number of blocks, IR-SE50
@@ -171,8 +172,7 @@ def _join(module: PspEncoder, state: dict, prefix: str, *_rest: object) -> None:
         for own, official in head.pairs(f"{prefix}heads.{i}."):
             if all(name in state for name in official):
                 parts = [state.pop(name) for name in official]
-                stacked = "linear" in own
-                state[own] = torch.stack(parts) if stacked else torch.cat(parts)
+                state[own] = (torch.stack if "linear" in own else torch.cat)(parts)
 
 
 class LightEncoder(Trunk):
@@ -244,7 +244,7 @@ def save_encoder(path: Path, encoder: Encoder, meta: dict, skips: nn.Module | No
 
     skips: `Skips` that were trained for this encoder; `load_skips` reads them.
     """
-    nets, extra = ({"": encoder, "skips.": skips}, {"skips": skips.config}) if skips else ({"": encoder}, {})
+    nets, extra = ({"": encoder, PREFIX: skips}, {"skips": skips.config}) if skips else ({"": encoder}, {})
     state = {prefix + key: value.detach().cpu().contiguous().clone()
              for prefix, net in nets.items() for key, value in net.state_dict().items()}
     text = json.dumps({"config": encoder.config, "meta": meta, **extra}, sort_keys=True)
@@ -260,7 +260,7 @@ def load_encoder(path: Path) -> tuple[Encoder, dict]:
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("stylebot_encoder")
-            state = {k: file.get_tensor(k) for k in file.keys() if not k.startswith("skips.")}  # noqa: SIM118
+            state = {k: file.get_tensor(k) for k in file.keys() if not k.startswith(PREFIX)}  # noqa: SIM118
     except OSError as error:
         raise StylebotError(f"{path}: {error.strerror or error}") from None
     except (SafetensorError, ValueError, RuntimeError, AttributeError, TypeError) as error:

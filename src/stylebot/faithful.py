@@ -11,10 +11,8 @@ from stylebot.degrade import resize
 from stylebot.encoder import Encoder
 from stylebot.generator import Generator
 from stylebot.params import Section
-from stylebot.perceptual import Perceptual
+from stylebot.perceptual import Perceptual, pooled
 from stylebot.skips import Skips, synthesise
-
-_LOSS_PX = 256  # pSp pools larger pictures to this before every loss
 
 
 class FaithfulParams(Section):
@@ -23,11 +21,6 @@ class FaithfulParams(Section):
     kimg: float = Field(ge=0)
     lr: float = Field(gt=0, le=0.1)
     consistency_weight: float = Field(ge=0)
-
-
-def pooled(img: Tensor) -> Tensor:
-    """`img` [N,C,H,W] averaged down to the side of the losses, if it is larger."""
-    return F.adaptive_avg_pool2d(img, _LOSS_PX) if img.shape[2] > _LOSS_PX else img
 
 
 def inconsistency(img: Tensor, small: Tensor, factors: Sequence[int]) -> Tensor:

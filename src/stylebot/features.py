@@ -9,21 +9,10 @@ from rich.progress import track
 
 from stylebot.dataset import Dataset
 from stylebot.files import Memo
-from stylebot.inception import Inception
+from stylebot.inception import Features, Inception, features_of
 
 _VERSION = 1  # of what is remembered; raise it when the same inputs give other features
 _BATCH = 32
-
-Features = dict[str, np.ndarray]  # by resize: [N, 2048] float32
-
-
-def features_of(inception: Inception, pictures: Iterable[torch.Tensor], resizes: tuple[str, ...]) -> Features:
-    """Features of batches [n, C, H, W] uint8, each batch looked at once per resize."""
-    parts: dict[str, list[np.ndarray]] = {resize: [] for resize in resizes}
-    for rgb in pictures:
-        for resize, collected in parts.items():
-            collected.append(inception.features(rgb, resize))
-    return {resize: np.concatenate(collected) for resize, collected in parts.items()}
 
 
 def remembered(

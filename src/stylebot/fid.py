@@ -14,11 +14,11 @@ from stylebot import frechet
 from stylebot.dataset import Dataset
 from stylebot.dist import device
 from stylebot.errors import StylebotError
-from stylebot.features import Features, read_batches, remembered, shrunk
+from stylebot.features import read_batches, remembered, shrunk
 from stylebot.files import atomic, write_bytes
 from stylebot.frechet import Estimate, around, between
 from stylebot.generator import Generator
-from stylebot.inception import Inception
+from stylebot.inception import Features, Inception
 from stylebot.params import Section
 from stylebot.render import load_generator, render, stream, weights_sha256
 from stylebot.sheets import contact_sheet

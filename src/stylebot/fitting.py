@@ -1,12 +1,9 @@
-"""Fitting a network step by step: restart points, learning rates, a progress bar, means of the last tenth."""
+"""Fitting a network step by step: restart states, learning rates, a progress bar, means of the last tenth."""
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,10 +12,10 @@ from torch import Tensor, nn
 from stylebot import dist
 from stylebot.dist import device
 from stylebot.errors import TrainingDiverged
-from stylebot.files import atomic
+from stylebot.restarts import Restarts
+from stylebot.schedules import Schedule, lr_factor
 
-Schedule = Literal["cosine", "constant"]
-_SAVE_EVERY = 50  # steps between two restart points
+_SAVE_EVERY = 50  # steps between two restart states
 
 
 @dataclass(frozen=True)
@@ -37,9 +34,7 @@ class Pace:
 
     def lr_at(self, cur_nimg: int) -> float:
         """Learning rate after `cur_nimg` pictures: constant as published, or half a cosine to 1 %."""
-        if self.schedule == "constant":
-            return self.lr
-        return self.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * cur_nimg / self.total)))
+        return self.lr * lr_factor(self.schedule, cur_nimg / self.total)
 
 
 @dataclass
@@ -51,38 +46,37 @@ class State:
 
     name: str
     lr_name: str
-    fingerprint: str
+    restarts: Restarts
     net: nn.Module
     opt: torch.optim.Optimizer
     cur_nimg: int = 0
     sums: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def start(cls, name: str, lr_name: str, identity: object, net: nn.Module, pace: Pace) -> Self:
-        """Adam at picture 0; identity: plain data that tells this run from every other."""
+    def start(cls, name: str, lr_name: str, identity: Mapping[str, object], net: nn.Module,
+              pace: Pace) -> Self:  # fmt: skip
+        """Adam at picture 0, or where the interrupted run of the same `identity` was; says which.
+
+        identity: plain data, everything that the run depends on
+        """
         net.to(device())
         opt = torch.optim.Adam(net.parameters(), lr=pace.lr, betas=(0.9, 0.999))
-        return cls(name, lr_name, hashlib.sha256(json.dumps(identity).encode()).hexdigest(), net, opt)
+        state = cls(name, lr_name, Restarts(name, identity), net, opt)
+        saved = state.restarts.newest()
+        for line in state.restarts.told(saved) if dist.rank() == 0 else ():
+            print(f"{name}: {line}")
+        if saved is not None:
+            net.load_state_dict(saved["net"])
+            opt.load_state_dict(saved["opt"])
+            state.cur_nimg, state.sums = saved["cur_nimg"], saved["sums"]
+        return state
 
-    def save(self, path: Path) -> None:
-        """Write everything under `path`, whole or not at all."""
-        whole = {"fingerprint": self.fingerprint, "cur_nimg": self.cur_nimg, "sums": self.sums,
-                 "net": self.net.state_dict(), "opt": self.opt.state_dict()}
-        with atomic(path) as part:
-            torch.save(whole, part)
-
-    def resume(self, path: Path) -> None:
-        """Go on from `path` if it is of the same run; say so either way."""
-        if not path.exists():
+    def save(self) -> None:
+        """Write everything as the newest restart state; one process does, as all hold the same."""
+        if dist.rank() != 0:
             return
-        stored = torch.load(path, map_location=device(), weights_only=True)
-        if stored["fingerprint"] != self.fingerprint:
-            print(f"{self.name}: the interrupted run had other parameters, faces or weights: starting anew")
-            return
-        self.net.load_state_dict(stored["net"])
-        self.opt.load_state_dict(stored["opt"])
-        self.cur_nimg, self.sums = stored["cur_nimg"], stored["sums"]
-        print(f"{self.name}: going on after {self.cur_nimg / 1000:.2f} kimg")
+        self.restarts.save(self.cur_nimg, {"cur_nimg": self.cur_nimg, "sums": self.sums,
+                                           "net": self.net.state_dict(), "opt": self.opt.state_dict()})
 
 
 def _step(state: State, parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, float]:
@@ -99,9 +93,9 @@ def _step(state: State, parts: Mapping[str, Tensor], weights: Mapping[str, float
     return values
 
 
-def fit(state: State, pace: Pace, losses: Callable[[int], Mapping[str, Tensor]], weights: Mapping[str, float],
-        path: Path) -> dict[str, float]:  # fmt: skip
-    """Train `state.net` to the end of `pace`, leaving a restart point at `path` now and then.
+def fit(state: State, pace: Pace, losses: Callable[[int], Mapping[str, Tensor]],
+        weights: Mapping[str, float]) -> dict[str, float]:  # fmt: skip
+    """Train `state.net` to the end of `pace`, leaving a restart state now and then.
 
     losses: unweighted losses by name of the batch that follows so many pictures; each has its weight
     Returns their means over the last tenth. Raises: TrainingDiverged when a loss is no longer finite.
@@ -116,8 +110,8 @@ def fit(state: State, pace: Pace, losses: Callable[[int], Mapping[str, Tensor]],
             state.cur_nimg += pace.batch
             if state.cur_nimg > 0.9 * pace.total:
                 state.sums = {k: state.sums.get(k, 0.0) + v for k, v in {**values, "steps": 1.0}.items()}
-            if state.cur_nimg // pace.batch % _SAVE_EVERY == 0 and dist.rank() == 0:
-                state.save(path)
+            if state.cur_nimg // pace.batch % _SAVE_EVERY == 0:
+                state.save()
             note = "  ".join(f"{name} {value:.3f}" for name, value in values.items())
             bar.update(task, completed=state.cur_nimg, note=f"{state.cur_nimg / 1000:.2f} kimg  {note}")
     return {name: value / state.sums["steps"] for name, value in state.sums.items() if name != "steps"}

@@ -1,5 +1,6 @@
 """The 2015-12-05 Inception network behind FID and KID, fed as clean-fid feeds it."""
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,8 @@ WIDTH = 2048
 RESIZES = ("clean", "legacy")
 KNOWN = frozenset({"7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"})  # TorchScript is code
 _BATCH = 32
+
+Features = dict[str, np.ndarray]  # by resize: [N, 2048] float32
 
 
 @cache
@@ -82,3 +85,13 @@ class Inception:
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
             out = self.net((resized(rgb, resize) - 128) / 128)
         return out.float().cpu().numpy()
+
+
+def features_of(inception: Inception, pictures: Iterable[torch.Tensor],
+                resizes: Sequence[str] = ("clean",)) -> Features:  # fmt: skip
+    """Features of batches [n, C, H, W] uint8, each batch looked at once per resize."""
+    parts: dict[str, list[np.ndarray]] = {resize: [] for resize in resizes}
+    for rgb in pictures:
+        for resize, collected in parts.items():
+            collected.append(inception.features(rgb, resize))
+    return {resize: np.concatenate(collected) for resize, collected in parts.items()}

@@ -81,7 +81,8 @@ def margins(values: Mapping[str, float], grey: bool, limits: Thresholds) -> dict
     """How far inside each limit that is on a face with native `values` lies; negative: beyond it.
 
     In widths of the component's score (`quality.SCALES`), so that components compare; angles count by their
-    size. A grey photo has no colour to cast. Ours.
+    size. A grey photo has no colour to cast, and what is not there at all (a second face) is near no upper
+    limit. Ours.
     """
     found: dict[str, float] = {}
     for name in REASONS:
@@ -92,7 +93,7 @@ def margins(values: Mapping[str, float], grey: bool, limits: Thresholds) -> dict
         low, high = getattr(limits, f"min_{name}", None), getattr(limits, f"max_{name}", None)
         if low is not None:
             found[f"min_{name}"] = (size - low) / width
-        if high is not None:
+        if high is not None and (size != 0 or high < 0):
             found[f"max_{name}"] = (high - size) / width
     return found
 

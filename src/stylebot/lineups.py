@@ -1,6 +1,6 @@
 """Contact sheets of judged faces: accepted, refused by reason, borderline, copies side by side, people."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ _NEAR = 1.0  # widths of a component's score within which a face is borderline: 
 _BLANK = np.full((8, 8, 3), 255, np.uint8)
 
 Cell = tuple[object | None, str]  # a row of the filter table, None for a blank cell; the caption
+_NOBODY: Cell = (None, "")
 
 
 @dataclass(frozen=True)
@@ -49,32 +50,31 @@ def _fair_share(sizes: Sequence[int], most: int) -> int:
     return share
 
 
-def _lines(groups: Iterable[Sequence[Cell]]) -> Iterator[Cell]:
-    """Every group's cells, filled up with blanks so that each group starts on a new line of the sheet."""
-    for cells in groups:
-        yield from cells
-        yield from [(None, "")] * (-len(cells) % _COLUMNS)
+def _lines(groups: Iterable[Sequence[Cell]]) -> list[Cell]:
+    """All groups on whole lines of the sheet: each on the first line with room, a blank cell between two.
 
-
-def _side_by_side(groups: Iterable[Sequence[Cell]]) -> Iterator[Cell]:
-    """Groups of at most `_COLUMNS` cells, none over two lines, with a blank cell between neighbours."""
-    used = 0
+    A group that fits on no line in one piece begins a new one.
+    """
+    lines: list[list[Cell]] = []
     for cells in groups:
-        gap = 1 if 0 < used < _COLUMNS - len(cells) else -used % _COLUMNS
-        yield from [(None, "")] * gap
-        yield from cells
-        used = (used + gap + len(cells)) % _COLUMNS
+        for line in lines:
+            if len(line) + 1 + len(cells) <= _COLUMNS:
+                line += [_NOBODY, *cells]
+                break
+        else:
+            lines += [list(cells[i : i + _COLUMNS]) for i in range(0, len(cells), _COLUMNS)]
+    return [cell for line in lines for cell in [*line, *[_NOBODY] * (_COLUMNS - len(line))]]
 
 
 def _accepted(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
     good = _best_first(faces[faces["accepted"]])
     shown = _spread(good, most)
-    title = f"Accepted: {len(good)} of {len(faces)} faces, {len(shown)} shown, best first"
+    title = f"Accepted: {len(good)} of {len(faces)} faces, {len(shown)} shown, best score first"
     return title, [(face, f"{face.score:.0f} {face.source}") for face in shown.itertuples()]
 
 
 def _refused(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
-    """A line per worst reason, the reason with most faces first; within it the best score first."""
+    """Together by worst reason, the reason with most faces first; within it the best score first."""
     bad = faces[~faces["accepted"]].copy()
     bad["first"] = [reasons[0] for reasons in bad["reasons"]]
     counts = bad["first"].value_counts()
@@ -88,8 +88,9 @@ def _refused(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
                 for face in shown.itertuples()
             ]
         )
-    title = f"Refused: {len(bad)} of {len(faces)} faces, {sum(map(len, groups))} shown, by worst reason"
-    return title, list(_lines(groups))
+    shown = sum(map(len, groups))
+    title = f"Refused: {len(bad)} of {len(faces)} faces, {shown} shown, by worst reason (score, source)"
+    return title, _lines(groups)
 
 
 def _borderline(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
@@ -110,8 +111,8 @@ def _borderline(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
                 for face in shown.itertuples()
             ]
         )
-    title = f"Borderline: {', then '.join(titles)}; nearest to their limit first"
-    return title, list(_lines(groups))
+    title = f"Borderline: {', then '.join(titles)}; nearest to their limit first (score, source)"
+    return title, _lines(groups)
 
 
 def _value(face: object) -> str:
@@ -146,18 +147,15 @@ def _identities(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
     several = sorted(sizes.index[sizes > 1], key=lambda person: (-sizes[person], person))
     groups: list[list[Cell]] = []
     for person in several:
-        if len(list(_side_by_side(groups))) >= most:
-            break
         shown = _spread(_best_first(known[known["identity"] == person]), _COLUMNS)
         first, *rest = shown.itertuples()
-        groups.append(
-            [
-                (first, f"person {person}: {sizes[person]} faces, {_mark(first)}"),
-                *((face, _mark(face)) for face in rest),
-            ]
-        )
+        told = f"person {person}: {sizes[person]} faces, {_mark(first)}"
+        line = [(first, told), *((face, _mark(face)) for face in rest)]
+        if groups and len(_lines([*groups, line])) > most:
+            break
+        groups.append(line)
     title = f"People: {len(sizes)}, {len(several)} with several faces, {len(groups)} shown, most faces first"
-    return title, list(_side_by_side(groups))
+    return title, _lines(groups)
 
 
 def _mark(face: object) -> str:

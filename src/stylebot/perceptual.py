@@ -12,6 +12,12 @@ from stylebot.torchfile import read_torch
 _CONVS = ("net.slice1.0", "net.slice2.5", "net.slice3.9", "net.slice4.11", "net.slice5.13")
 _PADS = (2, 2, 1, 1, 1)
 _MIN_PX = 21  # below it reflection padding meets maps smaller than the pad
+_MOST_PX = 256  # the network was made for pictures of about this side, and pSp's losses are taken at it
+
+
+def pooled(img: torch.Tensor) -> torch.Tensor:
+    """`img` [N,C,H,W] averaged down to the side of the losses, if it is larger."""
+    return F.adaptive_avg_pool2d(img, _MOST_PX) if img.shape[2] > _MOST_PX else img
 
 
 class Perceptual(torch.nn.Module):

@@ -197,7 +197,7 @@ def estimate(p: Mapping[str, Section], gpus: int, machine: str, photos: Photos,
     disk = {"photos and their copy in the cache": 2 * photos.total_bytes,
             "faces and their copies": 2 * (aligned + packed),
             "weights and results with their copies": 4 * step.network_bytes + 2 * made,
-            "restart states": 3 * step.fixed_bytes + 12 * coder.parameters}  # fmt: skip
+            "restart states": 3 * (step.fixed_bytes + 12 * coder.parameters)}  # fmt: skip
     return Estimate(step, coder, gpus, ref, sec_per_kimg, {k: v / 3600 for k, v in hours.items()}, disk, made,
                     photos, side)  # fmt: skip
 

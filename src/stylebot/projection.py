@@ -14,11 +14,10 @@ from stylebot import faces, geometry, photos
 from stylebot.errors import StylebotError
 from stylebot.generator import Generator
 from stylebot.latents import of_seeds
-from stylebot.perceptual import Perceptual
+from stylebot.perceptual import Perceptual, pooled
 
 _MEAN_OF = 4096  # seeds behind the starting point and the spread
 _CHUNK = 1024
-_LOSS_PX = 256  # the perceptual distance knows pictures of this size; larger ones are pooled
 _LEAST_PX = 128  # smaller ones are enlarged: at 64 px it hardly tells a melted mouth from a whole one
 _STAY = 0.3  # weight of w+'s mean squared distance from its start, in units of the spread
 _RATE = 0.01  # learning rate as a share of the spread of w
@@ -72,10 +71,6 @@ def _is_frame(frame: geometry.Square, side_px: int) -> bool:
     return bool(off < _OFF_CENTRE and sized and abs(frame.roll_deg) < 5)
 
 
-def _pooled(img: Tensor) -> Tensor:
-    return F.interpolate(img, (_LOSS_PX, _LOSS_PX), mode="area") if img.shape[2] > _LOSS_PX else img
-
-
 def _enlarged(img: Tensor) -> Tensor:
     """img as the perceptual distance gets it."""
     if img.shape[2] >= _LEAST_PX:
@@ -113,7 +108,7 @@ def project(
     arXiv 1904.03189 (W+); learning rates in units of the spread of w are ours.
     """
     where = g.mapping.w_avg.device
-    target = _pooled(_target(rgb, where))
+    target = pooled(_target(rgb, where))
     with torch.no_grad():
         wanted = perceptual.features(_enlarged(target))
     centre, spread = _centre(g)
@@ -122,7 +117,7 @@ def project(
 
     def seen(ws: Tensor, space: str) -> Projection:
         with torch.no_grad():
-            distance = perceptual.compare(perceptual.features(_enlarged(_pooled(_picture(g, ws)))), wanted)
+            distance = perceptual.compare(perceptual.features(_enlarged(pooled(_picture(g, ws)))), wanted)
         return Projection(ws, float(distance), space)
 
     if encode is not None:
@@ -139,7 +134,7 @@ def project(
             adam.param_groups[0]["lr"] = _RATE * spread * _rate(done)
             blur = spread * _NOISE * max(0.0, 1 - done / _NOISE_UNTIL) ** 2 if space == "w" else 0.0
             moved = w + torch.randn(w.shape, generator=draws).to(where) * blur
-            img = _pooled(_picture(g, moved))
+            img = pooled(_picture(g, moved))
             loss = perceptual.compare(perceptual.features(_enlarged(img)), wanted).mean()
             loss = loss + (img - target).square().mean()
             if space == "w+":

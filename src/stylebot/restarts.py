@@ -52,6 +52,14 @@ class Restarts:
             self.damaged.append(path.name)
         return None
 
+    def told(self, saved: dict | None) -> list[str]:
+        """What a user should know of `saved`, which `newest` gave, line by line."""
+        lines = [f"restart state {name} is damaged; taking the one before it" for name in self.damaged]
+        if saved is not None:
+            return [*lines, f"going on from {saved['cur_nimg'] / 1000:.2f} kimg"]
+        anew = "the saved state is of other parameters, data or weights; starting anew"
+        return [*lines, anew] if self.other else lines
+
     def folder_for(self, name: str) -> Path:
         """A folder beside the states for what else must survive a restart (live curves, grids)."""
         path = self.folder / name

@@ -23,6 +23,7 @@ from stylebot.files import atomic, sha256_file
 from stylebot.params import Section
 from stylebot.render import stream
 from stylebot.restarts import Restarts, asked_to_stop, copy_whole
+from stylebot.schedules import Schedule, lr_factor
 from stylebot.sheets import contact_sheet
 from stylebot.trainer import Recipe, TrainState, compile_phases, read_stats, set_lr, start_state, train_step
 from stylebot.watch import Watch, start_watch
@@ -44,7 +45,7 @@ class TrainParams(Section):
     lr_d: PositiveFloat = Field(lt=1)
     lr_mapping: float = Field(ge=0, le=1)
     lr_noise: float = Field(ge=0, le=1)
-    lr_schedule: Literal["constant", "cosine"]
+    lr_schedule: Schedule
     r1_gamma: NonNegativeFloat
     pl_weight: NonNegativeFloat
     lecam_weight: NonNegativeFloat
@@ -79,11 +80,6 @@ class TrainParams(Section):
         if value not in ("last", 0) and not info.data.get("eval_snaps"):
             raise ValueError("needs train.eval_snaps of at least 1")
         return value
-
-
-def lr_factor(schedule: str, done: float) -> float:
-    """Factor of both learning rates after the share `done` of the run: 1, or half a cosine from 1 to 0.01."""
-    return 1.0 if schedule == "constant" else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def read_faces(dataset: Dataset, resolution: int, batch: int) -> Tensor:
@@ -142,26 +138,23 @@ def load_start(generator: Path, resolution: int, allow_missing: bool) -> Network
 
 def _start(
     generator: Path, dataset: Dataset, params: TrainParams
-) -> tuple[TrainState, Tensor, Restarts, dict]:
+) -> tuple[TrainState, Tensor, Restarts, dict, dict]:
+    """The run (state, real faces, its restart states, what the newest holds) and its weights' descent."""
     networks = load_start(generator, dataset.resolution, params.allow_missing)
     reals = read_faces(dataset, networks.G.img_resolution, params.batch)
     state = start_state(networks.G, networks.D, networks.G_ema, params.recipe())
+    sha256 = sha256_file(generator)
     restarts = Restarts("train", {"params": params.model_dump(), "dataset": dataset.fingerprint,
-                                  "weights": sha256_file(generator), "format": 4})  # fmt: skip
+                                  "weights": sha256, "format": 4})  # fmt: skip
     saved = restarts.newest()
     if dist.rank() == 0:
-        for name in restarts.damaged:
-            print(f"train: restart state {name} is damaged; taking the one before it", file=sys.stderr)
-        if saved is not None:
-            print(f"train: going on from {saved['cur_nimg'] / 1000:.2f} kimg", file=sys.stderr)
-        elif restarts.other:
-            print("train: the saved state is of other parameters, data or weights; starting anew",
-                  file=sys.stderr)  # fmt: skip
+        for line in restarts.told(saved):
+            print(f"train: {line}", file=sys.stderr)
     if saved is not None:
         state.load_state_dict(saved)
     if params.compile == "always" or (params.compile == "auto" and dist.device().type != "cpu"):
         compile_phases(state, params.recipe())
-    return state, reals.to(dist.device()), restarts, saved or {}
+    return state, reals.to(dist.device()), restarts, saved or {}, descent(networks.meta, sha256)
 
 
 def _save(
@@ -188,7 +181,7 @@ def train(
     Raises StylebotError for inputs that do not fit, TrainingDiverged when gradients stay non-finite.
     """
     data, recipe = Dataset(dataset), params.recipe()
-    state, reals, restarts, saved = _start(generator, data, params)
+    state, reals, restarts, saved, origin = _start(generator, data, params)
     numbers, watch = saved.get("numbers", {}), _watch(heldout, inception, params, restarts, saved)
     if dist.rank() == 0:
         copy_whole(restarts.folder_for("kept"), out)
@@ -220,7 +213,7 @@ def train(
             if last or ticks % params.snap_ticks == 0:
                 _save(state, restarts, out, numbers, watch)
                 over = _has_risen(watch, params)
-    return _deliver(state, restarts, out, params, data, generator, numbers, watch)
+    return _deliver(state, restarts, out, params, data, origin, numbers, watch)
 
 
 def _watch(
@@ -244,7 +237,7 @@ def _networks(state: TrainState) -> Networks:
 
 def _deliver(
     state: TrainState, restarts: Restarts, out: Path, params: TrainParams, data: Dataset,
-    generator: Path, numbers: dict[str, float], watch: Watch | None,
+    origin: dict[str, object], numbers: dict[str, float], watch: Watch | None,
 ) -> dict[str, float]:  # fmt: skip
     metrics = {"train_kimg": state.cur_nimg / 1000, "train_faces": len(data)}
     metrics |= {"train_frozen_layers": params.freeze_d, "train_skipped_steps": state.skipped_steps}
@@ -254,8 +247,8 @@ def _deliver(
         if watch is not None:
             metrics |= dict(zip(("train_best_kimg", "train_best_kid"), watch.best(), strict=True))
             kept = kept if watch.snapshot is None else load_networks(watch.snapshot, need=("G", "D", "G_ema"))
-        meta = descent(generator) | {"kimg": kept.meta["kimg"], "dataset": data.fingerprint,
-                                     "recipe": asdict(params.recipe())}  # fmt: skip
+        meta = origin | {"kimg": kept.meta["kimg"], "dataset": data.fingerprint,
+                         "recipe": asdict(params.recipe())}  # fmt: skip
         nets = [net.cpu().requires_grad_(True) for net in (kept.G, kept.D, kept.G_ema)]
         save_networks(out / "networks.safetensors", Networks(*nets, meta=meta))
         restarts.clear()

@@ -122,7 +122,7 @@ def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe:
     G, D = G.train().to(where), D.train().to(where)
     G_ema = (deepcopy(G) if G_ema is None else G_ema.to(where)).eval().requires_grad_(False)
     trainable = freeze_d(D, recipe.freeze_d)
-    groups = _groups(G, recipe)
+    groups = learning_rates(G, recipe)
     opt_G = adam(groups, recipe.G_reg_interval)
     opt_D = adam([(trainable, recipe.lr_d)], recipe.D_reg_interval)
     pipe = None
@@ -137,12 +137,12 @@ def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe:
 def compile_phases(state: TrainState, recipe: Recipe, backend: str = "inductor") -> None:
     """Compile what the recipe's phases compute; the numbers stay the same but for rounding."""
     few = max(recipe.batch_gpu // recipe.pl_batch_shrink, 1)
-    counts = {name: few if name == "Greg" else recipe.batch_gpu for name in _due(recipe, 0)}
+    counts = {name: few if name == "Greg" else recipe.batch_gpu for name in due(recipe, 0)}
     trainable = {"G": state.trainable_G, "D": state.trainable_D}
     state.passes |= compiled_phases(state.G, state.D, trainable, counts, backend)
 
 
-def _groups(G: Generator, recipe: Recipe) -> list[tuple[list[nn.Parameter], float]]:
+def learning_rates(G: Generator, recipe: Recipe) -> list[tuple[list[nn.Parameter], float]]:
     """G's parameters by learning rate: mapping, noise strengths, the rest; those with rate 0 are frozen."""
     factors = {"mapping": recipe.lr_mapping, "noise": recipe.lr_noise, "rest": 1.0}
     parts: dict[str, list[nn.Parameter]] = {part: [] for part in factors}
@@ -239,7 +239,7 @@ def read_stats(state: TrainState) -> dict[str, float]:
     return {n: float(pair[0] / pair[1]) for n, pair in zip(names, pairs, strict=True)}
 
 
-def _due(recipe: Recipe, step: int) -> dict[str, int]:
+def due(recipe: Recipe, step: int) -> dict[str, int]:
     """Phases of this step (all, in step 0) and the intervals that their gradients make up for."""
     every = {"Gmain": 1, "Greg": recipe.G_reg_interval if recipe.pl_weight else 0,
              "Dmain": 1, "Dreg": recipe.D_reg_interval if recipe.r1_gamma else 0}  # fmt: skip
@@ -254,7 +254,7 @@ def train_step(state: TrainState, reals: Tensor, recipe: Recipe) -> None:
     nimg, step = state.cur_nimg, state.cur_nimg // recipe.batch
     group = min(state.D.b4.mbstd_group_size, recipe.batch_gpu)
     rounds = shares(recipe.batch, recipe.batch_gpu, group)
-    for name, interval in _due(recipe, step).items():
+    for name, interval in due(recipe, step).items():
         of_G = name.startswith("G")
         params, others = state.trainable_G, state.trainable_D
         params, others = (params, others) if of_G else (others, params)

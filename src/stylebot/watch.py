@@ -10,7 +10,7 @@ from stylebot import dist, frechet
 from stylebot.checkpoints import save_networks
 from stylebot.dataset import Dataset
 from stylebot.errors import StylebotError
-from stylebot.inception import Inception
+from stylebot.inception import Inception, features_of
 from stylebot.render import stream
 from stylebot.weights import Networks
 
@@ -33,8 +33,8 @@ class Watch:
 
         The unbiased estimate over all of them: it can be below zero. Source: arXiv 1801.01401, section 4.
         """
-        parts = [self.inception.features(rgb) for rgb in stream(networks.G_ema, range(self.fakes), _BATCH)]
-        value = frechet.kid(np.concatenate(parts), self.real)
+        fakes = features_of(self.inception, stream(networks.G_ema, range(self.fakes), _BATCH))["clean"]
+        value = frechet.kid(fakes, self.real)
         self.looks.append((kimg, value))
         if self.snapshot is not None and self.best() == self.looks[-1]:
             save_networks(self.snapshot, networks)
