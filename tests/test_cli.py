@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from stylebot.cli import one_line, path_help
+from stylebot.cli import _open_to_writing, one_line, path_help
+from stylebot.errors import StylebotError
 
 SRC = Path(__file__).parents[1] / "src"
 SCRIPT = '''
@@ -82,6 +83,7 @@ def test_missing_option_is_not_a_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("body", "said"), [
     ("raise StylebotError('too few faces:\\n  3 of 8 [bold]')", "copy_faces: too few faces: 3 of 8 [bold]\n"),
     ("with open('/dev/full', 'w') as file:\n    file.write('x' * 99999)", "copy_faces: the disk is full ("),
+    ("raise PermissionError(13, 'Permission denied', 'a/1.pt')", "copy_faces: a/1.pt: Permission denied\n"),
     ("raise RuntimeError('I/O error: No space left on device')", "copy_faces: the disk is full ("),
 ])
 def test_what_a_user_can_fix_is_one_line_and_exit_1(tmp_path: Path, body: str, said: str) -> None:
@@ -89,6 +91,24 @@ def test_what_a_user_can_fix_is_one_line_and_exit_1(tmp_path: Path, body: str, s
     done = call(script(tmp_path, body), *ARGUMENTS)
     assert done.returncode == 1
     assert done.stderr.startswith(said) and done.stderr.count("\n") == 1
+
+
+def test_where_nothing_can_be_written_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in.txt").touch()
+    done = call(script(tmp_path, "print('worked for hours')"), "--faces", "in.txt", "--out", "in.txt/a/b",
+                "--metrics", "m.json")  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "copy_faces: --out in.txt/a/b: in.txt/a cannot be made: Not a directory\n"
+    (tmp_path / "kept").mkdir()
+    real = os.access  # the tests may run as root, whom no permission stops
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "kept" and real(path, mode))
+    for name in ("kept", "kept/m.json"):
+        with pytest.raises(StylebotError, match=f"^--metrics {tmp_path}/{name}: the folder .*/kept can"):
+            _open_to_writing("metrics", tmp_path / name)
+    _open_to_writing("metrics", tmp_path / "new" / "m.json")
+    assert (tmp_path / "new").is_dir()
 
 
 def test_our_own_mistakes_keep_their_traceback(tmp_path: Path) -> None:

@@ -111,6 +111,21 @@ def test_a_damaged_picture_is_named(tmp_path: Path, rgbs: list[np.ndarray]) -> N
             Dataset(path).read_all()
 
 
+def test_a_cut_off_or_foreign_zip_is_named(tmp_path: Path, rgbs: list[np.ndarray]) -> None:
+    whole = write_dataset(tmp_path / "a.zip", rgbs) and (tmp_path / "a.zip").read_bytes()
+    for size in (len(whole) // 2, len(whole) - 1, 0):
+        (tmp_path / "cut.zip").write_bytes(whole[:size])
+        with pytest.raises(StylebotError, match=r"cut\.zip is not a readable dataset zip: File is not a zip"):
+            Dataset(tmp_path / "cut.zip")
+    with zipfile.ZipFile(tmp_path / "deflated.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(999) + png_bytes(rgbs[0]))
+    content = bytearray((tmp_path / "deflated.zip").read_bytes())
+    content[35:39] = b"\xff" * 4  # the first deflate block: of a kind that does not exist
+    (tmp_path / "deflated.zip").write_bytes(content)
+    with pytest.raises(StylebotError, match=r"a\.png is damaged: Error -3"):
+        Dataset(tmp_path / "deflated.zip")
+
+
 def test_damage_of_the_zip_itself_is_named(tmp_path: Path, rgbs: list[np.ndarray]) -> None:
     write_dataset(tmp_path / "a.zip", rgbs)
     content = bytearray((tmp_path / "a.zip").read_bytes())

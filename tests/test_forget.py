@@ -61,6 +61,12 @@ def test_mistakes_are_one_line(tmp_path: Path, text: str, said: str) -> None:
         read_consent(tmp_path / "consent.csv")
 
 
+def test_consent_that_is_a_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "consent.csv").mkdir()
+    with pytest.raises(StylebotError, match=r"consent\.csv cannot be read: Is a directory"):
+        read_consent(tmp_path / "consent.csv")
+
+
 def test_consent_is_no_photo(tmp_path: Path) -> None:
     consent(tmp_path / "id", *ROWS)
     (tmp_path / "id" / "a.jpg").touch()

@@ -103,6 +103,8 @@ def test_people_stand_together() -> None:
     assert None not in ids(cells)[:12] and ids(cells)[12:15] == ["f017", "f000", "f001"]
     assert texts(cells)[0].startswith("person 5: 14 faces") and texts(cells)[12].endswith("refused: dark")
     assert len(lineups._identities(faces, 12)[1]) == 12, "the largest only"
+    mixed = table(*[{"identity": 0}] * 8, *[{"identity": 1}] * 4, *[{"identity": 2}] * 3)
+    assert texts(lineups._identities(mixed, 12)[1])[9].startswith("person 2: 3"), "what still has room"
     pairs = table(*[{"identity": number // 2} for number in range(10)])
     cells = lineups._identities(pairs, 100)[1]
     gaps = [n for n, face in enumerate(ids(cells)) if face is None]

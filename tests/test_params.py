@@ -94,16 +94,22 @@ def test_top_level_mistakes_carry_no_section(params: Path, value: str) -> None:
     ("filter: 3\n", "filter must be a mapping"),
     ("", "must hold one mapping"),
     ("filter: {lr: 1\n", "is not valid YAML"),
-    ("filter:\n  lr: 1\n  lr: 2\n", "is not valid YAML"),
+    ("filter:\n\tlr: 1\n", "is not valid YAML: line 2, column 1: found character '\\t' that cannot start"),
+    ("filter:\n  lr: 1\n  lr: 2\n", 'is not valid YAML: line 3, column 3: found duplicate key "lr"'),
+    ("a: \0", "is not valid YAML: unacceptable character"),
 ])
 def test_a_broken_file_is_one_clear_error(params: Path, text: str, said: str) -> None:
     params.write_text(text)
     assert said in message(params)
+    assert len(message(params)) < len(str(params)) + 200, "no excerpts, no links to somebody's documentation"
 
 
 def test_a_missing_or_undecodable_file(tmp_path: Path) -> None:
     with pytest.raises(StylebotError, match="run from the root of the workspace"):
         read_params(tmp_path / "params.yaml")
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(StylebotError, match=r"folder\.yaml cannot be read: Is a directory"):
+        read_params(tmp_path / "folder.yaml")
     (tmp_path / "cp949.yaml").write_bytes("filter: 얼굴".encode("cp949"))
     with pytest.raises(StylebotError, match="not valid YAML"):
         read_params(tmp_path / "cp949.yaml")

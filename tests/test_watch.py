@@ -10,6 +10,7 @@ from test_train import PARAMS, Killed, interrupt, kill, same
 from training import faces, networks
 
 from stylebot import frechet, inception
+from stylebot import train as stage
 from stylebot import watch as module
 from stylebot.checkpoints import load_networks, save_networks
 from stylebot.dataset import write_dataset
@@ -106,6 +107,31 @@ def test_killed_it_keeps_its_looks(run: Callable, tmp_path: Path, monkeypatch: p
     assert run("b", keep="best")["train_best_kimg"] == 0.032
     assert same(tmp_path / "a", tmp_path / "b")
     assert not list((tmp_path / "scratch").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("at", [7, None])  # within the run, and when only its networks were missing
+def test_damaged_best_networks_are_told_and_training_is_not_lost(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture,
+    at: int | None,
+) -> None:
+    given = iter([0.1, 0.2, 0.3])
+    monkeypatch.setattr(module.frechet, "kid", lambda x, y: next(given))
+    with monkeypatch.context() as patch:
+        if at is None:
+            patch.setattr(stage, "_deliver", lambda *_: kill())
+        else:
+            interrupt(patch, at, kill)
+        with pytest.raises(Killed):
+            run("a", keep="best")
+    (kept,) = (tmp_path / "scratch").rglob("networks.safetensors")
+    kept.write_bytes(kept.read_bytes()[:-9])
+    capsys.readouterr()
+    metrics = run("a", keep="best")
+    said = capsys.readouterr().err
+    assert f"the best networks so far are lost: {kept}: not a whole safetensors file" in said
+    assert f"going on from {'0.06' if at is None else '0.03'} kimg" in said
+    assert (metrics["train_best_kimg"], metrics["train_best_kid"]) == (0.064, 0.3 if at is None else 0.2)
+    assert load_networks(tmp_path / "a" / "networks.safetensors", need=("G_ema",)).meta["kimg"] == 0.064
 
 
 def test_it_stops_when_kid_has_risen(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

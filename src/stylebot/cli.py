@@ -1,5 +1,6 @@
 """From a typed function to a command: paths become options, StylebotError one line and exit code 1."""
 
+import errno
 import inspect
 import os
 import re
@@ -17,6 +18,8 @@ from rich.console import Console
 from stylebot.errors import StylebotError
 from stylebot.files import disk_is_full
 
+_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
 Dep = NewType("Dep", Path)  # a file or folder that must exist
 Out = NewType("Out", Path)  # a file or folder that the stage writes
 Metric = NewType("Metric", Path)  # a small JSON file in metrics/
@@ -25,6 +28,20 @@ Metric = NewType("Metric", Path)  # a small JSON file in metrics/
 def path_help(doc: str) -> dict[str, str]:
     """The `name: explanation` lines of a docstring, which become the help of the options."""
     return {m[1]: m[2].strip() for m in re.finditer(r"^\s*(\w+): (.+)$", doc, re.MULTILINE)}
+
+
+def _open_to_writing(name: str, path: Path) -> None:
+    """Make the folder that `path` will lie in; hours of work are not to end where nothing can be written.
+
+    Raises StylebotError when it, or the folder that `path` is already, does not take files.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StylebotError(f"--{name} {path}: {error.filename} cannot be made: {error.strerror}") from None
+    for folder in (path.parent, path):
+        if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+            raise StylebotError(f"--{name} {path}: the folder {folder} cannot be written to")
 
 
 def _command(main: Callable[..., None]) -> Callable[..., None]:
@@ -51,7 +68,7 @@ def _command(main: Callable[..., None]) -> Callable[..., None]:
             raise StylebotError(f"{said}; `dvc repro` or `dvc pull` brings it")
         for name, kind in kinds.items():
             if kind is not Dep:
-                arguments[name].parent.mkdir(parents=True, exist_ok=True)
+                _open_to_writing(name, arguments[name])
         main(**arguments)
 
     command.__signature__ = signature.replace(parameters=parameters)
@@ -125,6 +142,9 @@ def run(main: Callable[..., None]) -> None:
         console.print(f"{name}: {one_line(error)}")
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
+            console.print(f"{name}: {error.filename}: {error.strerror}")
+            sys.exit(1)
         if not disk_is_full(error):
             raise
         where = getattr(error, "filename", None) or os.environ.get("TMPDIR", "the output folder")

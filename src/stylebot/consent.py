@@ -30,7 +30,7 @@ def read_consent(path: Path) -> list[dict[str, str]]:
     photo: name below the source folder, in Unicode's composed form (macOS stores Hangul decomposed);
     subject: whom it shows, in your own code; basis: why it is used ("consent 2026-03", "licence", "contract";
     "withdrawn" revokes); licence: its own; expires: last day (2027-12-31) or empty.
-    Raises StylebotError for another header, a bad date or a photo that is there twice.
+    Raises StylebotError for what is no such file, another header, a bad date or a photo that is there twice.
     """
     if not path.exists():
         return []
@@ -40,6 +40,8 @@ def read_consent(path: Path) -> list[dict[str, str]]:
             if tuple(reader.fieldnames or ()) != COLUMNS:
                 raise StylebotError(f"{path}: the first line must be {','.join(COLUMNS)}")
             rows = [{name: composed((row[name] or "").strip()) for name in COLUMNS} for row in reader]
+    except OSError as error:
+        raise StylebotError(f"{path} cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise StylebotError(f"{path} is not a UTF-8 CSV file: {error}") from None
     seen: set[str] = set()

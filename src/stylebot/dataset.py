@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from stylebot.errors import StylebotError
 from stylebot.files import write_zip
 
+_DAMAGE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, SyntaxError, ValueError)
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
@@ -68,7 +70,7 @@ class Dataset:
         try:
             with self._zip.open(name) as file, Image.open(file) as image:
                 pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
-        except (OSError, zipfile.BadZipFile, SyntaxError) as error:
+        except _DAMAGE as error:
             raise StylebotError(f"{self.path}: {name} is damaged: {error}") from None
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 

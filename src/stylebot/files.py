@@ -28,6 +28,8 @@ def atomic(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.touch()  # where that is not allowed, Python says so with the path, which not every writer does
+    part.unlink()
     try:
         yield part
         with part.open("rb+") as file:

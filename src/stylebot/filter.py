@@ -21,6 +21,7 @@ from stylebot.inspection import Inspection, inspect
 from stylebot.limits import Thresholds, margins, nearest, refusals
 from stylebot.lineups import Sheets, write_sheets
 from stylebot.params import Section
+from stylebot.parquet import read_table
 from stylebot.workers import Crash
 
 
@@ -144,7 +145,7 @@ def select(aligned: Path, photos: Path, identity: Path, out: Path, sheets: Sheet
 
     Raises StylebotError when there are no faces, or a source has none left (after writing table and sheets).
     """
-    rows = pd.read_parquet(aligned / "faces.parquet").to_dict("records")
+    rows = read_table(aligned / "faces.parquet").to_dict("records")
     if not rows:
         raise StylebotError(f"{aligned}/faces.parquet holds no faces; {aligned}/photos.parquet says why")
     crops = AlignedFaces(aligned)

@@ -147,13 +147,13 @@ def _identities(faces: pd.DataFrame, most: int) -> tuple[str, list[Cell]]:
     several = sorted(sizes.index[sizes > 1], key=lambda person: (-sizes[person], person))
     groups: list[list[Cell]] = []
     for person in several:
+        count = min(int(sizes[person]), _COLUMNS)
+        if groups and len(_lines([*groups, [_NOBODY] * count])) > most:
+            continue  # a smaller group may still have room
         shown = _spread(_best_first(known[known["identity"] == person]), _COLUMNS)
         first, *rest = shown.itertuples()
         told = f"person {person}: {sizes[person]} faces, {_mark(first)}"
-        line = [(first, told), *((face, _mark(face)) for face in rest)]
-        if groups and len(_lines([*groups, line])) > most:
-            break
-        groups.append(line)
+        groups.append([(first, told), *((face, _mark(face)) for face in rest)])
     title = f"People: {len(sizes)}, {len(several)} with several faces, {len(groups)} shown, most faces first"
     return title, _lines(groups)
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from rich.progress import track
 
 from stylebot.dataset import Dataset
@@ -14,6 +13,7 @@ from stylebot.errors import StylebotError
 from stylebot.faces import Identity
 from stylebot.files import Memo, atomic, sha256_file
 from stylebot.likeness import Chance, Thresholds, luminance, nearest, prepare
+from stylebot.parquet import read_table
 
 _BATCH = 16
 _VERSION = 1  # of what is remembered; raise it when the same faces give other identities
@@ -51,7 +51,7 @@ def people_of(table: Path, data: Dataset) -> np.ndarray:
 
     Raises StylebotError when the table lists other faces.
     """
-    rows = pd.read_parquet(table, columns=["file", "split", "identity"])
+    rows = read_table(table, columns=["file", "split", "identity"])
     who = rows[rows["split"] == "train"].set_index("file")["identity"]
     if set(who.index) != set(data.names):
         raise StylebotError(f"{table} does not list the faces of {data.path}: run pack again")

@@ -16,6 +16,7 @@ from stylebot.duplicates import components
 from stylebot.errors import StylebotError
 from stylebot.files import atomic
 from stylebot.params import Section
+from stylebot.parquet import read_table
 
 
 class PackParams(Section):
@@ -94,7 +95,7 @@ def pack(filtered: Path, aligned: Path, train: Path, held: Path, table: Path,
 
     Raises StylebotError when there are too few faces, or too few people, for both sets.
     """
-    faces = pd.read_parquet(filtered)
+    faces = read_table(filtered)
     faces = faces[faces["accepted"]].sort_values(["source", "photo", "face_id"]).reset_index(drop=True)
     if faces.empty:
         raise StylebotError(f"{filtered} has no accepted face")

@@ -27,8 +27,10 @@ def read_params(path: Path = Path("params.yaml")) -> dict:
         data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StylebotError(f"{path} does not exist: run from the root of the workspace") from None
+    except OSError as error:
+        raise StylebotError(f"{path} cannot be read: {error.strerror}") from None
     except (YAMLError, UnicodeDecodeError) as error:
-        raise StylebotError(f"{path} is not valid YAML: {error}") from None
+        raise StylebotError(f"{path} is not valid YAML: {_where(error)}") from None
     if not isinstance(data, dict):
         raise StylebotError(f"{path} must hold one mapping of sections")
     unknown = [str(k) for k in data if k not in STAGES + TOP_LEVEL]
@@ -36,6 +38,12 @@ def read_params(path: Path = Path("params.yaml")) -> dict:
         known = ", ".join(STAGES + TOP_LEVEL)
         raise StylebotError(f"{path}: unknown {', '.join(unknown)}; known are {known}")
     return data
+
+
+def _where(error: Exception) -> str:
+    """Line, column and problem of a YAML error, without the excerpts and links of its whole text."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark and problem else str(error)
 
 
 def load_params(section: str, cls: type[S], top: tuple[str, ...] = (), path: Path = Path("params.yaml")) -> S:

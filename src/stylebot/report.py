@@ -21,6 +21,7 @@ from stylebot.errors import StylebotError
 from stylebot.files import read_json, write_bytes
 from stylebot.meanings import Meaning, meaning
 from stylebot.params import STAGES, Section
+from stylebot.parquet import read_table
 from stylebot.render import load_generator, render
 from stylebot.runs import Run
 from stylebot.tables import TABLES, rows_of
@@ -96,9 +97,9 @@ def refusals(sources: Iterable[str], reasons: Iterable[str]) -> Refusals:
 
 def funnel(inputs: Inputs) -> tuple[list[Step], Refusals, Refusals]:
     """From photos to training faces: the bars, the refused photos and the refused faces by first reason."""
-    photos = pd.read_parquet(inputs.align / "photos.parquet", columns=["source", "outcome"])
-    faces = pd.read_parquet(inputs.filter / "faces.parquet", columns=["source", "accepted", "reasons"])
-    split = pd.read_parquet(inputs.pack / "faces.parquet", columns=["split"])["split"]
+    photos = read_table(inputs.align / "photos.parquet", columns=["source", "outcome"])
+    faces = read_table(inputs.filter / "faces.parquet", columns=["source", "accepted", "reasons"])
+    split = read_table(inputs.pack / "faces.parquet", columns=["split"])["split"]
     counts = {
         "photos": len(photos), "photos with a face": int((photos["outcome"] == "faces").sum()),
         "faces": len(faces), "accepted faces": int(faces["accepted"].sum()),

@@ -104,8 +104,8 @@ def list_photos(photos: Path) -> list[Item]:
             items += [Item(source, _text(file.relative_to(path).as_posix()), file) for file in _walk(path)
                       if file != path / CONSENT]
     if stray:
-        raise StylebotError(f"{photos}: {len(stray)} files such as {stray[0]!r} lie outside any source: "
-                            f"move them into a folder such as {photos / 'celebrity'}")
+        raise StylebotError(f"{photos}: {len(stray)} files such as {stray[0]!r} lie outside any source: each "
+                            f"source is a folder of photos, such as {photos / 'NAME'}, or a zip of them")
     if not items:
         found = f"its folders {', '.join(sorted(sources))} are empty" if sources else "it holds no folder"
         raise StylebotError(f"no photos in {photos}: {found}; put photos into {photos / 'NAME'}/")

@@ -191,6 +191,8 @@ def train(
         if state.cur_nimg == 0:
             _save(state, restarts, out, numbers, watch)
         over = _has_risen(watch, params)
+        if watch is not None and state.cur_nimg >= total and not watch.looks:
+            numbers["kid"] = watch.look(_networks(state), state.cur_nimg / 1000)
         while state.cur_nimg < total and not over:
             before = state.skipped_steps
             set_lr(state, lr_factor(params.lr_schedule, state.cur_nimg / total))
@@ -223,7 +225,8 @@ def _watch(
         return None
     best = restarts.folder_for("best") / "networks.safetensors" if params.keep == "best" else None
     watch = start_watch(heldout, inception, params.eval_images, best)
-    watch.looks += [tuple(pair) for pair in saved.get("looks", [])]
+    if problem := watch.go_on([tuple(pair) for pair in saved.get("looks", [])]):
+        print(f"train: {problem}; the best is chosen among the looks from here on", file=sys.stderr)
     return watch
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from stylebot import dist, frechet
-from stylebot.checkpoints import save_networks
+from stylebot.checkpoints import load_networks, save_networks
 from stylebot.dataset import Dataset
 from stylebot.errors import StylebotError
 from stylebot.inception import Inception, features_of
@@ -39,6 +39,19 @@ class Watch:
         if self.snapshot is not None and self.best() == self.looks[-1]:
             save_networks(self.snapshot, networks)
         return value
+
+    def go_on(self, looks: list[tuple[float, float]]) -> str | None:
+        """Take over an interrupted run's looks, unless the networks of the best are no longer whole.
+
+        Returns what is wrong with those; None when nothing is.
+        """
+        if looks and self.snapshot is not None:
+            try:
+                load_networks(self.snapshot, need=("G", "D", "G_ema"))
+            except StylebotError as error:
+                return f"the best networks so far are lost: {error}"
+        self.looks += looks
+        return None
 
     def best(self) -> tuple[float, float]:
         """(kimg, KID) of the lowest KID so far, the earliest of equals."""
