@@ -1,6 +1,7 @@
 """Stage `encode`: train an encoder that finds the fine-tuned generator's styles for small faces."""
 
-from stylebot.cli import Dep, Metric, Out, run
+from stylebot import dist
+from stylebot.cli import Dep, Metric, Out, die_with_parent, run
 from stylebot.encode import EncodeParams, encode
 from stylebot.files import write_json
 from stylebot.params import load_params
@@ -15,8 +16,15 @@ def main(generator: Dep, dataset: Dep, perceptual: Dep, out: Out, metrics: Metri
     out: the encoder (safetensors)
     metrics: mean losses of the last tenth of the run
     """
-    write_json(metrics, encode(generator, dataset, perceptual, out, load_params("encode", EncodeParams)))
+    params = load_params("encode", EncodeParams)
+    dist.init()
+    numbers = encode(generator, dataset, perceptual, out, params)
+    if dist.rank() == 0:
+        write_json(metrics, numbers)
+    dist.finish()
 
 
 if __name__ == "__main__":
-    run(main)
+    die_with_parent()
+    if not dist.launch(__file__):
+        run(main)

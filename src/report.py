@@ -2,15 +2,15 @@
 
 from stylebot.cli import Dep, Out, run
 from stylebot.params import load_params
-from stylebot.report import Inputs, ReportParams, report
-from stylebot.runs import last_commit
+from stylebot.report import Inputs, ReportParams, report, values_of
+from stylebot.runs import run_before
 
 
 def main(align: Dep, filter: Dep, pack: Dep, generator: Dep, progress: Dep, live: Dep, superres: Dep,
          fid: Dep, audit: Dep, fetch: Dep, metrics: Dep, out: Out) -> None:
     """Write one self-contained HTML page from what the other stages found.
 
-    Numbers are compared with those of the last commit, if it has any.
+    Numbers are compared with those of the last commit that has others, if git knows one.
 
     align: folder with photos.parquet
     filter: folder with faces.parquet and both sheets
@@ -26,7 +26,7 @@ def main(align: Dep, filter: Dep, pack: Dep, generator: Dep, progress: Dep, live
     out: the page
     """
     inputs = Inputs(align, filter, pack, generator, progress, live, superres, fid, audit, fetch, metrics)
-    report(inputs, out, load_params("report", ReportParams), last_commit())
+    report(inputs, out, load_params("report", ReportParams), run_before(values_of(metrics)))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,9 @@ def test_metrics_tables_and_sheet(inputs: tuple[Path, ...]) -> None:
     table = pd.read_csv(inputs[5] / "table.csv")
     assert {("copies", "generated"), ("same_picture", "heldout"), ("people", "generated")} <= set(
         zip(table["name"], table["faces"], strict=True))  # fmt: skip
+    near = table[table["name"] == "identity_distance"].set_index("faces")
+    assert near.loc["strangers", "low"] < near.loc["strangers", "value"] < near.loc["strangers", "high"]
+    assert near.loc["heldout", "value"] < near.loc["strangers", "value"], "nearest of many, and any one"
     each = pd.read_csv(inputs[5] / "nearest.csv")
     assert sorted(each["seed"]) == list(range(12)) and each["identity_distance"].is_monotonic_increasing
     assert each["identity_file"].str.fullmatch(r"00000/img\d{8}\.png").all()

@@ -12,7 +12,7 @@ from stylebot.compare import compare
 from stylebot.differences import Number, difference, differences, numbers_of
 from stylebot.errors import StylebotError
 from stylebot.files import write_json
-from stylebot.runs import last_commit, read_run
+from stylebot.runs import read_run, run_before
 from stylebot.tables import intervals
 
 TABLE = ("factor,method,measure,mean,low,high,faces\n8,result,id_distance,{0},{1},{2},63\n"
@@ -163,17 +163,37 @@ def test_runs_without_numbers(repository: Path) -> None:
     git(repository, "commit", "-qm", "none")
     with pytest.raises(StylebotError, match="HEAD holds no numbers"):
         compare("HEAD", "HEAD~1")
-    assert last_commit() is None
+    assert run_before({}) is None
     write_json(repository / "metrics" / "fid.json", {})
     (repository / "metrics" / "fid.json").write_text("{")
     with pytest.raises(StylebotError, match=r"metrics/fid\.json is damaged"):
         compare("HEAD~1", ".")
 
 
-def test_the_last_commit(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert last_commit() == read_run("HEAD")
+def test_the_run_before(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last commit with other numbers: the same one before and after the new numbers are committed."""
+    head, first = read_run("HEAD"), read_run("HEAD~1")
+    new = run_before(head.values | {"kid_ratio": 0.3})
+    assert new.values == head.values and new.tables == head.tables
+    assert new.name == git(repository, "rev-parse", "--short", "HEAD")
+    again = run_before(head.values)
+    assert (again.values, again.name) == (first.values, git(repository, "rev-parse", "--short", "HEAD~1"))
+    commit(repository, 0.3, 0.4)
+    assert run_before(read_run("HEAD").values) == new
+    git(repository, "commit", "--allow-empty", "-qm", "nothing of the numbers")
+    assert run_before(read_run("HEAD").values) == new
+
+
+def test_without_history_there_is_no_run_before(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = read_run("HEAD").values
+    git(tmp_path, "clone", "-q", "--depth", "1", repository.as_uri(), "shallow")
+    (tmp_path / "shallow" / ".dvc").mkdir()
+    (tmp_path / "shallow" / ".dvc" / "config").write_text("[core]\n    analytics = false\n")
     (tmp_path / "elsewhere").mkdir()
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert last_commit() is None
+    for name in ("shallow", "elsewhere"):
+        monkeypatch.chdir(tmp_path / name)
+        assert run_before(values) is None
     with pytest.raises(StylebotError, match="HEAD: "):
         compare("HEAD", "HEAD")

@@ -15,7 +15,19 @@ from test_superres import Colours, MeanColour
 from stylebot.checkpoints import Networks, save_networks
 from stylebot.dataset import Dataset, write_dataset
 from stylebot.degrade import to_rgb
-from stylebot.drift import Files, How, Measured, drift, together, verdict
+from stylebot.drift import (
+    Files,
+    How,
+    Measured,
+    check,
+    drift,
+    in_order,
+    mixed,
+    together,
+    trained_so,
+    unlike,
+    verdict,
+)
 from stylebot.encoder import Encoder, save_encoder
 from stylebot.errors import StylebotError
 from stylebot.files import sha256_file
@@ -101,7 +113,8 @@ def test_the_base_decoder_drifts_and_ours_does_not(stages: Path) -> None:
     ratio = found.loc[("A:B", "drift_ratio")]
     wanted = found.loc[("A", "drift"), "value"] / found.loc[("B", "drift"), "value"]
     assert ratio["low"] < ratio["value"] < ratio["high"] and ratio["value"] == pytest.approx(wanted)
-    assert len(said) == 1 and said[0].startswith(f"x4: A drifts {ratio['value']:.2f} times as far as B")
+    assert len(said) == 2 and said[0] == "both encoders: trained by one recipe"
+    assert said[1].startswith(f"x4: A drifts {ratio['value']:.2f} times as far as B")
 
 
 def test_pulled_the_whole_way_everybody_is_the_average_face(stages: Path) -> None:
@@ -115,6 +128,46 @@ def test_pulled_the_whole_way_everybody_is_the_average_face(stages: Path) -> Non
     found = table.set_index(["who", "pull", "name"])["value"]
     assert found["B", 0.0, "id_distance"] == pytest.approx(wanted, rel=1e-4)
     assert found["B", 1.0, "id_distance"] != pytest.approx(wanted, rel=1e-2)
+
+
+def test_known_changes_move_the_measures_in_order(stages: Path) -> None:
+    """Pulled to the average face they fall or rise at every step; mixed with the base drift goes to 1."""
+    table, said = check(stages / "train/networks.safetensors", Files.of(stages), HOW, 40, 1.9)
+    found = table.set_index(["who", "name", "step"])["value"].sort_index()
+    for name in ("psnr_db", "ssim", "lpips", "id_distance"):
+        assert in_order(found["pulled", name].to_list()), name
+    assert found["pulled", "lpips", 1.0] == found["pulled", "id_distance", 1.0] == 0
+    assert found["pulled", "psnr_db", 1.0] == 99 and found["pulled", "same_person", 1.0] == 1
+    for name in ("drift", "kid_region", "lpips", "kid_base"):
+        assert in_order(found["mixed", name].to_list()), name
+    assert found["mixed", "drift", 0.0] == 0 and found["mixed", "drift", 1.0] == pytest.approx(1, abs=0.2)
+    assert found["mixed", "kid_base", 1.0] < found["mixed", "kid_base", 0.0]
+    assert "mixed: in order: drift" in said[1] and set(table.columns) >= {"low", "high"}
+    assert "same_person" in said[0].partition("not in order")[2], "nobody is so far: all steps are equal"
+
+
+def test_mixed_weights_lie_between() -> None:
+    base, warm = tiny_generator(), regional(tiny_generator())
+    half = mixed(warm, base, 0.5).state_dict()
+    name = "synthesis.b32.torgb.bias"
+    torch.testing.assert_close(half[name], (base.state_dict()[name] + warm.state_dict()[name]) / 2)
+    with pytest.raises(StylebotError, match="neither was fine-tuned"):
+        mixed(warm, tiny_generator(w_dim=16), 0.5)
+    assert in_order([1, 2, 5]) and in_order([3, 1, 0]) and not in_order([1, 1, 2]) and not in_order([1, 3, 2])
+
+
+def test_recipes_are_told_apart(stages: Path) -> None:
+    (a, g), _ = pairs(stages)
+    encoder, wanted = Encoder("light", 32, w_dim=8), {"kimg": 4, "lr": 0.1, "faithful": {"kimg": 0}}
+    b = stages / "b.safetensors"
+    meta = {"generator_sha256": sha256_file(g), "params": wanted, "left_out": {"id": "why"}}
+    save_encoder(b, encoder, meta)
+    assert trained_so(b, g, wanted | {"faithful": {"kimg": 3}})
+    assert not trained_so(b, g, wanted | {"kimg": 5}) and not trained_so(stages / "none", g, wanted)
+    assert not trained_so(b, stages / "fetch/generator.safetensors", wanted)
+    assert unlike(b, b) == "both encoders: trained by one recipe"
+    assert unlike(a, b) == ("careful: other recipes: kimg None and 4, losses left out [] and ['id'], "
+                            "lr None and 0.1")  # fmt: skip
 
 
 def test_together_is_paired() -> None:

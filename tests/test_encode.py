@@ -12,7 +12,7 @@ from stylebot import encode as stage
 from stylebot.checkpoints import Networks, save_networks
 from stylebot.dataset import write_dataset
 from stylebot.degrade import degrade, resize, shrink, to_img, to_rgb
-from stylebot.encode import EncodeParams, Faces, batch_at, encode, losses, make_faces
+from stylebot.encode import EncodeParams, Faces, Judges, batch_at, encode, losses, make_faces
 from stylebot.encoder import Encoder, load_encoder
 from stylebot.errors import StylebotError, TrainingDiverged
 from stylebot.generator import Generator
@@ -20,10 +20,11 @@ from stylebot.params import load_params
 from stylebot.perceptual import Perceptual
 
 PARAMS = {
-    "variant": "light", "kimg": 0.024, "batch": 4, "lr": 0.002, "lr_schedule": "cosine", "l2_weight": 1.0,
-    "lpips_weight": 0.8, "id_weight": 0.0, "w_norm_weight": 0.005, "w_weight": 1.0, "factors": [1, 4],
-    "degradation": "bicubic", "mirror": True, "synthetic_share": 0.5, "synthetic_faces": 8,
-    "synthetic_psi": 1.0, "faithful": {"kimg": 0, "lr": 0.002, "consistency_weight": 1.0}, "seed": 3,
+    "variant": "light", "start": "nothing", "kimg": 0.024, "batch": 4, "lr": 0.002, "lr_schedule": "cosine",
+    "l2_weight": 1.0, "lpips_weight": 0.8, "id_weight": 0.0, "id_weights": "nothing", "w_norm_weight": 0.005,
+    "w_weight": 1.0, "factors": [1, 4], "degradation": "bicubic", "mirror": True, "synthetic_share": 0.5,
+    "synthetic_faces": 8, "synthetic_psi": 1.0, "amp": "auto", "compile": "auto",
+    "faithful": {"kimg": 0, "lr": 0.002, "consistency_weight": 1.0}, "seed": 3,
 }  # fmt: skip
 NARROW = {"net.slice1.0": (3, 11), "net.slice2.5": (4, 5), "net.slice3.9": (4, 3), "net.slice4.11": (4, 3),
           "net.slice5.13": (4, 3)}  # fmt: skip
@@ -127,17 +128,17 @@ def test_generated_faces_are_what_their_styles_give() -> None:
 
 def test_losses_are_zero_for_the_right_codes(inputs: dict[str, Path]) -> None:
     generator = stage.frozen(tiny_generator())
-    net = Perceptual(inputs["perceptual"])
+    judges = Judges(Perceptual(inputs["perceptual"]))
     w = make_faces(generator, 4, 1.0, 0)[1]
     codes = w[:, None].repeat(1, generator.num_ws, 1)
     img = generator.synthesis(codes, noise_mode="const")
     batch = stage.Batch(img, img, w[2:], 2)
-    found = losses(batch, codes, generator, net, params())
+    found = losses(batch, codes, generator, judges, params())
     assert found["w"] == found["l2"] == found["lpips"] == 0
     norms = (codes[:2] - generator.mapping.w_avg).square().sum((1, 2)).sqrt()
     assert float(found["w_norm"]) == pytest.approx(float(norms.mean()))
     twice = stage.Batch(img, img, w[2:], 2, 0.1)
-    assert float(losses(twice, codes + 0.5, generator, net, params())["w"]) == pytest.approx(2.5)
+    assert float(losses(twice, codes + 0.5, generator, judges, params())["w"]) == pytest.approx(2.5)
 
 
 def test_the_best_constant_guess_has_the_loss_one(inputs: dict[str, Path]) -> None:
@@ -145,7 +146,7 @@ def test_the_best_constant_guess_has_the_loss_one(inputs: dict[str, Path]) -> No
     faces = some_faces(generator)
     batch = stage.Batch(to_img(faces.fake), to_img(faces.fake), faces.fake_w, 0, faces.w_variance)
     mean = faces.fake_w.mean(0).expand(40, generator.num_ws, -1)
-    found = losses(batch, mean, generator, Perceptual(inputs["perceptual"]), params())
+    found = losses(batch, mean, generator, Judges(Perceptual(inputs["perceptual"])), params())
     assert float(found["w"]) == pytest.approx(1)
 
 
@@ -153,7 +154,7 @@ def test_only_the_encoder_gets_gradients(inputs: dict[str, Path]) -> None:
     generator = stage.frozen(tiny_generator())
     encoder = Encoder("light", 32, w_dim=8)
     batch = batch_at(some_faces(generator), params(), 0)
-    found = losses(batch, encoder(batch.small), generator, Perceptual(inputs["perceptual"]), params())
+    found = losses(batch, encoder(batch.small), generator, Judges(Perceptual(inputs["perceptual"])), params())
     torch.stack(list(found.values())).sum().backward()
     assert not any(p.grad is not None or p.requires_grad for p in generator.parameters())
     assert all(p.grad is not None for p in encoder.parameters())

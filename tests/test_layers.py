@@ -24,7 +24,8 @@ LAYERS = (
     "photos sources consent entries faces crops limits lineups inspection workers machines dataset weights "
     "arrays pickles torchfile official rosinality legacy checkpoints dist randomness compiled trainer "
     "restarts inception perceptual render download facemaker latents provenance films projection lookalikes "
-    "portions plans watch features domains enlarging runs costs recipes fitting faithful",
+    "portions plans watch features domains enlarging runs costs recipes fitting faithful lockstep "
+    "recogniser starts lessons",
     " ".join(STAGES) + " base sample generate export forget verify doctor guard card settings calibrate "
     "compare drift plan",
 )

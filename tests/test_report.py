@@ -1,6 +1,7 @@
 """The report: whole, honest about its inputs, without network, readable by everybody."""
 
 import html.parser
+import json
 import shutil
 import subprocess
 from itertools import pairwise
@@ -88,7 +89,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
 
 
 BEFORE = Run({"kid_ratio": 0.8, "kid_ratio_low": 0.7, "kid_ratio_high": 0.9, "audit_copies": 0.01,
-              "audit_copies_high": 0.05, "filter_faces": 5}, {})  # fmt: skip
+              "audit_copies_high": 0.05, "filter_faces": 5}, {}, "1a2b3c4")  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -148,7 +149,7 @@ def test_it_shows_what_was_found(tags: Tags) -> None:
                  "at most 5.3%", "more than audit.max_copies", "nearer to real faces",
                  "blurred 1 0", "no face 2 0", "10 kimg", "ψ = 0.5", "×4", "not for commercial use",
                  "drift at ×8 0.31 (0.2 to 0.42) lower", "kid_ratio 0.8 0.41 better , real",
-                 "audit_copies 0.01 0.02 within noise"):
+                 "audit_copies 0.01 0.02 within noise", "What changed since commit 1a2b3c4"):
         assert part in text, part
     assert text.index("×4") < text.index("×8")
     assert len(tags.of("img")) == 3 * 2 * 2 + 4 + 2 * 3 + 3  # superres, sheets, psi, progress
@@ -237,17 +238,60 @@ for (const [name, value] of [["#step", 0], [".cut input", 80]]) {
 </script></body>"""
 
 
+def browsed(url: str, profile: Path) -> str:
+    """The page after its scripts have run in a browser without a network; nothing may reach the console."""
+    done = subprocess.run(
+        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
+         "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1600,1000", "--enable-logging=stderr",
+         "--virtual-time-budget=4000", "--dump-dom", url],
+        capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    return done.stdout
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
 def test_a_browser_runs_it_and_its_sliders_work(page: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved.html"
     moved.write_text(page.read_text(encoding="utf-8").replace("</body>", MOVES), encoding="utf-8")
-    done = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}",
-         "--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom", moved.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
-    tags = Tags(done.stdout)
+    tags = Tags(browsed(moved.as_uri(), tmp_path))
     steps = [div for div in tags.of("div") if "data-label" in div]
     assert ["hidden" in div for div in steps] == [False, True, True]
     assert next(s["aria-valuetext"] for s in tags.of("input") if s.get("id") == "step") == "0 kimg"
     assert next(div["style"] for div in tags.of("div") if div.get("class") == "cut") == "--at: 80%;"
+
+
+LOOKS = """<!doctype html><body><script>
+const page = %s;
+for (const width of [390, 1440]) {
+  const frame = document.createElement("iframe");
+  frame.width = width; frame.height = 900; frame.srcdoc = page;
+  frame.onload = () => {
+    const doc = frame.contentDocument, shown = [...doc.querySelectorAll("p, li, td, th, h1, h2, h3, dt, dd")];
+    const text = shown.filter((e) => e.textContent.trim() && e.getClientRects().length);
+    const sizes = text.map((e) => parseFloat(frame.contentWindow.getComputedStyle(e).fontSize));
+    const slides = [...doc.querySelectorAll("input, .wide")].filter((e) => e.getClientRects().length);
+    const reached = slides.filter((e) => { e.focus(); return doc.activeElement === e; });
+    const cut = doc.querySelector(".cut").getBoundingClientRect();
+    const said = document.createElement("output");
+    said.dataset.found = [width, doc.documentElement.scrollWidth, Math.min(...sizes), slides.length,
+                          reached.length, cut.left, cut.right].join(" ");
+    document.body.append(said);
+  };
+  document.body.append(frame);
+}
+</script></body>"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+def test_it_is_readable_on_a_phone_and_on_a_screen(page: Path, tmp_path: Path) -> None:
+    """Nothing sticks out sideways, no text is tiny, and the keyboard reaches every slider and wide table."""
+    looks = tmp_path / "looks.html"
+    text = json.dumps(page.read_text(encoding="utf-8")).replace("</", "<\\/")
+    looks.write_text(LOOKS % text, encoding="utf-8")
+    said = [output["data-found"] for output in Tags(browsed(looks.as_uri(), tmp_path)).of("output")
+            if "data-found" in output]  # fmt: skip
+    assert len(said) == 2
+    for width, needed, smallest, slides, reached, left, right in (map(float, one.split()) for one in said):
+        assert needed <= width and smallest >= 12
+        assert slides == reached >= 4
+        assert 0 <= left < right <= width

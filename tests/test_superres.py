@@ -174,10 +174,12 @@ def test_drift_has_numbers_and_intervals(inputs: Inputs, out: Path) -> None:
     metrics = superres(inputs, out, params())
     assert len(metrics) == 12 + 4
     table = pd.read_csv(out / "drift.csv").set_index("name")
-    for name in ("superres_drift_x2", "superres_drift_x4", "superres_kid_x4", "superres_kid_base_x4"):
+    for name in ("superres_drift_x2", "superres_drift_x4", "superres_kid_x2", "superres_kid_base_x2",
+                 "superres_kid_x4", "superres_kid_base_x4"):  # fmt: skip
         row = table.loc[name]
         assert row["low"] < row["value"] < row["high"]
-        assert metrics[name] == pytest.approx(row["value"], rel=1e-3)
+        if name not in ("superres_kid_x2", "superres_kid_base_x2"):  # few numbers in the metrics file
+            assert metrics[name] == pytest.approx(row["value"], rel=1e-3)
     # an untrained encoder gives the base generator's own faces
     assert table.loc["superres_drift_x4", "low"] > table.loc["superres_drift_bicubic_x4", "high"]
     assert table.loc["superres_kid_x4", "low"] > table.loc["superres_kid_base_x4", "high"]

@@ -45,7 +45,8 @@ def generate(path: Path, params: AuditParams) -> list[np.ndarray]:
 def table_of(found: dict[str, Nearest], limits: Thresholds, fixed: float) -> pd.DataFrame:
     """Shares with intervals and quantiles of distances: name, faces, value, low, high.
 
-    found: by kind of face ("generated", "heldout").
+    found: by kind of face ("generated", "heldout"), each face against its nearest training face. "strangers":
+    any two different people of the training set, the baseline of both.
     """
     rows = []
     for kind, near in found.items():
@@ -54,6 +55,9 @@ def table_of(found: dict[str, Nearest], limits: Thresholds, fixed: float) -> pd.
         rows += [(name, kind, *share(values)) for name, values in hits.items()]
         for name, values in (("identity_distance", near.identity), ("picture_distance", near.picture)):
             rows.append((name, kind, *np.quantile(values, [0.5, 0.05, 0.95])))
+    for name, chance in (("identity_distance", limits.by_identity), ("picture_distance", limits.by_picture)):
+        between = np.interp([0.5, 0.05, 0.95], chance.probabilities, chance.distances)
+        rows.append((name, "strangers", *between))
     return pd.DataFrame(rows, columns=["name", "faces", "value", "low", "high"])
 
 

@@ -1,7 +1,7 @@
 """Stage `encode`: an encoder that finds the generator's styles for a small, blurred face."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
 
+from stylebot import dist
 from stylebot.checkpoints import load_networks
 from stylebot.dataset import Dataset
-from stylebot.degrade import Degradation, degrade, to_img, to_rgb
+from stylebot.degrade import Degradation, degrade, to_img
 from stylebot.dist import device
 from stylebot.encoder import Encoder, save_encoder
 from stylebot.errors import StylebotError
@@ -20,21 +21,28 @@ from stylebot.faithful import FaithfulParams, restoring
 from stylebot.files import sha256_file
 from stylebot.fitting import Pace, State, fit
 from stylebot.generator import Generator
+from stylebot.lessons import Batch, Faces, frozen, make_faces
+from stylebot.lockstep import When, compiled, halved, synchronised, wants_half
 from stylebot.params import Section
 from stylebot.perceptual import Perceptual, pooled
 from stylebot.randomness import drawer
+from stylebot.recogniser import Recogniser
 from stylebot.schedules import Schedule
 from stylebot.skips import skips_for
+from stylebot.starts import begin_with
 
+NOTHING = "nothing"
 _VERSION = 2  # of the training below: another number starts anew
 _NO_ID = ("the identity loss is left out: it needs ArcFace weights (IR-SE50), which no source of `fetch` "
-          "offers, and dlib's network has no gradients; nothing takes its place")
+          "offers, and dlib's network has no gradients; nothing takes its place. "
+          "encode.id_weights takes a file")
 
 
 class EncodeParams(Section):
     """What `encode` reads from params.yaml; explained there."""
 
     variant: Literal["light", "psp"]
+    start: str = Field(min_length=1)
     kimg: float = Field(gt=0)
     batch: int = Field(ge=2)
     lr: float = Field(gt=0, le=0.1)
@@ -42,6 +50,7 @@ class EncodeParams(Section):
     l2_weight: float = Field(ge=0)
     lpips_weight: float = Field(ge=0)
     id_weight: float = Field(ge=0)
+    id_weights: str = Field(min_length=1)
     w_norm_weight: float = Field(ge=0)
     w_weight: float = Field(ge=0)
     factors: list[int] = Field(min_length=1)
@@ -51,6 +60,8 @@ class EncodeParams(Section):
     synthetic_faces: int = Field(ge=1)
     synthetic_psi: float = Field(gt=0, le=1)
     faithful: FaithfulParams
+    amp: When
+    compile: When
     seed: int = Field(ge=0)
 
     @field_validator("factors")
@@ -62,52 +73,12 @@ class EncodeParams(Section):
 
 
 @dataclass(frozen=True)
-class Faces:
-    """Everything an encoder learns from, on the CPU: real faces, and generated ones with their styles."""
+class Judges:
+    """The frozen networks of the losses, and whether the decoder computes in bfloat16."""
 
-    real: torch.Tensor  # [M,3,R,R] uint8
-    fake: torch.Tensor  # [K,3,R,R] uint8
-    fake_w: torch.Tensor  # [K,w_dim] float32
-
-    @cached_property
-    def w_variance(self) -> float:
-        """Mean variance of a number in `fake_w`."""
-        return float(self.fake_w.var(0, correction=0).mean())
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's pictures: the first `n_real` rows are real faces, the others generated ones."""
-
-    target: torch.Tensor  # [N,3,R,R] float, [-1,1]
-    small: torch.Tensor  # the same, degraded
-    w: torch.Tensor  # [N - n_real,w_dim]
-    n_real: int
-    w_variance: float = 1.0  # of w over all generated faces
-    factors: tuple[int, ...] = ()  # by which each picture was shrunk
-
-
-def frozen(generator: Generator) -> Generator:
-    """`generator` for evaluation only, its weights out of every gradient."""
-    return generator.eval().requires_grad_(False).to(device())
-
-
-@torch.no_grad()
-def make_faces(generator: Generator, count: int, psi: float, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """`count` generated faces [K,3,R,R] uint8 and their w [K,w_dim], a function of the arguments alone."""
-    rgbs, styles, where = [], [], device()
-    for first in range(0, count, 32):
-        rng = np.random.default_rng([seed, 1, first])
-        n = min(32, count - first)
-        z = torch.from_numpy(rng.standard_normal((n, generator.z_dim), dtype=np.float32)).to(where)
-        c = None
-        if generator.c_dim:
-            labels = torch.from_numpy(rng.integers(0, generator.c_dim, n))
-            c = F.one_hot(labels, generator.c_dim).float().to(where)
-        ws = generator.mapping(z, c, truncation_psi=psi)
-        rgbs.append(to_rgb(generator.synthesis(ws, noise_mode="const")).cpu())
-        styles.append(ws[:, 0].float().cpu())
-    return torch.cat(rgbs), torch.cat(styles)
+    perceptual: Perceptual
+    recogniser: Recogniser | None = None
+    half: bool = False
 
 
 def batch_at(faces: Faces, params: EncodeParams, cur_nimg: int) -> Batch:
@@ -127,22 +98,28 @@ def batch_at(faces: Faces, params: EncodeParams, cur_nimg: int) -> Batch:
     return Batch(target, small, ws, n_real, faces.w_variance, tuple(factors.tolist()))
 
 
-def losses(batch: Batch, codes: torch.Tensor, generator: Generator, perceptual: Perceptual,
+def losses(batch: Batch, codes: torch.Tensor, generator: Generator, judges: Judges,
            params: EncodeParams) -> dict[str, torch.Tensor]:
     """Unweighted mean losses of `codes` [N,n_styles,w_dim] by name.
 
-    Real faces: `l2` and `lpips` of the decoded picture, `w_norm` = ||codes - w_avg||_2 (pSp, eq. 2-4).
+    Real faces: `l2`, `lpips` and `id` of the decoded picture, `w_norm` = ||codes - w_avg||_2 (pSp, eq. 1-4).
     Generated faces: `w`, the mean squared distance to the styles that made them over those styles' variance,
     which the best constant guess makes 1 (ours).
     """
     n, found = batch.n_real, {}
     if n:
-        img, target = pooled(generator.synthesis(codes[:n], noise_mode="const")), pooled(batch.target[:n])
+        with halved(judges.half):
+            img = generator.synthesis(codes[:n], noise_mode="const")
+        img, target, see = pooled(img.float()), pooled(batch.target[:n]), judges.perceptual
         found["l2"] = F.mse_loss(img, target)
         if params.lpips_weight:
             with torch.no_grad():
-                wanted = perceptual.features(target)
-            found["lpips"] = perceptual.compare(perceptual.features(img), wanted).mean()
+                wanted = see.features(target)
+            found["lpips"] = see.compare(see.features(img), wanted).mean()
+        if judges.recogniser is not None:
+            with torch.no_grad():
+                person = judges.recogniser(target)
+            found["id"] = judges.recogniser.distance(img, person).mean()
         found["w_norm"] = (codes[:n] - generator.mapping.w_avg).flatten(1).norm(dim=1).mean()
     if n < len(codes):
         found["w"] = F.mse_loss(codes[n:], batch.w[:, None].expand_as(codes[n:])) / batch.w_variance
@@ -159,20 +136,39 @@ def _check(generator: Generator, dataset: Dataset, params: EncodeParams) -> None
                             f"not {dataset.channels} and {generator.img_channels}")
     if res // max(params.factors) < 2:
         raise StylebotError(f"encode.factors: {max(params.factors)} leaves less than 2 px of {res} px")
+    n_fake = round(params.batch * params.synthetic_share)
+    if n_fake % dist.world() or (params.batch - n_fake) % dist.world():
+        raise StylebotError(f"encode.batch {params.batch} has {params.batch - n_fake} real and {n_fake} "
+                            f"generated faces, which {dist.world()} processes cannot share evenly")
 
 
-def _styles(state: State, pace: Pace, faces: Faces, generator: Generator, perceptual: Perceptual,
+def step_of(net: Encoder, faces: Faces, generator: Generator, judges: Judges,
+            params: EncodeParams) -> Callable[[int], dict[str, torch.Tensor]]:  # fmt: skip
+    """The losses of the batch after so many pictures, one compiled function if encode.compile says so."""
+    n_fake = round(params.batch * params.synthetic_share)
+    n_real = (params.batch - n_fake) // dist.world()
+
+    def step(target: torch.Tensor, small: torch.Tensor, w: torch.Tensor) -> dict[str, torch.Tensor]:
+        with halved(judges.half):
+            codes = net(small)
+        batch = Batch(target, small, w, n_real, faces.w_variance)
+        return losses(batch, codes.float(), generator, judges, params)
+
+    def pictures(cur_nimg: int) -> tuple[torch.Tensor, ...]:
+        batch = batch_at(faces, params, cur_nimg).share()
+        return batch.target, batch.small, batch.w
+
+    run = compiled(step, net, lambda: pictures(0), params.compile, "encode")
+    return lambda cur_nimg: run(*pictures(cur_nimg))
+
+
+def _styles(state: State, pace: Pace, faces: Faces, generator: Generator, judges: Judges,
             params: EncodeParams) -> dict[str, float]:  # fmt: skip
     """Train the encoder, the net of `state`."""
-    weights = {"l2": params.l2_weight, "lpips": params.lpips_weight, "w_norm": params.w_norm_weight,
-               "w": params.w_weight}  # fmt: skip
-
-    def of(cur_nimg: int) -> dict[str, torch.Tensor]:
-        batch = batch_at(faces, params, cur_nimg)
-        return losses(batch, state.net(batch.small), generator, perceptual, params)
-
+    weights = {"l2": params.l2_weight, "lpips": params.lpips_weight, "id": params.id_weight,
+               "w_norm": params.w_norm_weight, "w": params.w_weight}  # fmt: skip
     state.net.train()
-    return fit(state, pace, of, weights)
+    return fit(state, pace, step_of(state.net, faces, generator, judges, params), weights)
 
 
 def _skips(identity: dict[str, object], encoder: Encoder, faces: Faces, generator: Generator,
@@ -191,7 +187,7 @@ def _skips(identity: dict[str, object], encoder: Encoder, faces: Faces, generato
     encoder.eval().requires_grad_(False)
 
     def of(cur_nimg: int) -> dict[str, torch.Tensor]:
-        batch = batch_at(faces, params, first + cur_nimg)
+        batch = batch_at(faces, params, first + cur_nimg).share()
         return restoring(batch.target, batch.small, batch.factors, encoder, state.net, generator, perceptual,
                          weights)  # fmt: skip
 
@@ -199,38 +195,61 @@ def _skips(identity: dict[str, object], encoder: Encoder, faces: Faces, generato
     return state, {f"faithful_{name}": value for name, value in means.items()}
 
 
+def _judges(perceptual: Path, params: EncodeParams) -> tuple[Judges, dict[str, str]]:
+    """The networks of the losses, and why a loss that has a weight is left out, by its name."""
+    distance, recogniser, left_out = Perceptual(perceptual).to(device()), None, {}
+    if params.id_weight and params.id_weights != NOTHING:
+        recogniser = Recogniser(Path(params.id_weights)).to(device())
+    elif params.id_weight:
+        left_out["id"] = _NO_ID
+    return Judges(distance, recogniser, wants_half(params.amp)), left_out
+
+
+def _new_encoder(decoder: Generator, params: EncodeParams) -> Encoder:
+    torch.manual_seed(params.seed)  # the initial weights; nothing after this line draws from it
+    encoder = Encoder(params.variant, decoder.img_resolution, decoder.w_dim)
+    encoder.latent_avg.copy_(decoder.mapping.w_avg.expand_as(encoder.latent_avg))
+    if params.start != NOTHING:
+        begin_with(encoder, Path(params.start))
+    return synchronised(encoder)
+
+
 def encode(generator: Path, dataset: Path, perceptual: Path, out: Path,
            params: EncodeParams) -> dict[str, float]:
     """Train the encoder against the frozen G_ema and write it to `out`; returns the metrics.
 
-    Killed and started again, it goes on where it was. Raises: StylebotError for inputs that do not fit.
+    Killed and started again, it goes on where it was. Under torchrun each process takes an equal share of
+    every batch; the first writes. Raises: StylebotError for inputs that do not fit.
     """
     decoder, data = frozen(load_networks(generator, need=("G_ema",)).G_ema), Dataset(dataset)
     _check(decoder, data, params)
-    left_out = {"id": _NO_ID} if params.id_weight else {}
-    for why in left_out.values():
+    judges, left_out = _judges(perceptual, params)
+    for why in left_out.values() if dist.rank() == 0 else ():
         print(f"encode: {why}")
+    encoder = _new_encoder(decoder, params)
     recorded = params.model_dump(mode="json", exclude=None if params.faithful.kimg else {"faithful"})
+    files = [Path(name) for name in (params.start, params.id_weights) if name != NOTHING]
+    parents = {str(path): sha256_file(path) for path in files}
     sha256 = sha256_file(generator)
     identity = {"version": _VERSION, "params": params.model_dump(exclude={"faithful"}), "weights": sha256,
-                "dataset": data.fingerprint, "perceptual": sha256_file(perceptual)}  # fmt: skip
-    torch.manual_seed(params.seed)  # the initial weights; nothing after this line draws from it
-    encoder = Encoder(params.variant, decoder.img_resolution, decoder.w_dim)
-    encoder.latent_avg.copy_(decoder.mapping.w_avg.expand_as(encoder.latent_avg))
+                "dataset": data.fingerprint, "perceptual": sha256_file(perceptual), **parents}  # fmt: skip
     pace = Pace(params.kimg, params.batch, params.lr, params.lr_schedule)
     state = State.start("encode", "encode.lr", identity, encoder, pace)
     faces = Faces(torch.from_numpy(data.read_all()),
                   *make_faces(decoder, params.synthetic_faces, params.synthetic_psi, params.seed))
-    distance = Perceptual(perceptual).to(device())
-    means = _styles(state, pace, faces, decoder, distance, params)
+    means = _styles(state, pace, faces, decoder, judges, params)
     meta = {"params": recorded, "left_out": left_out, "generator_sha256": sha256,
             "kimg": state.cur_nimg / 1000}  # fmt: skip
+    if parents:
+        meta["parents"] = parents
     skips: State | None = None
     if params.faithful.kimg:
         state.save()  # a restart finds the encoder finished
-        skips, more = _skips(identity, encoder, faces, decoder, distance, params)
+        skips, more = _skips(identity, encoder, faces, decoder, judges.perceptual, params)
         means |= more
-    save_encoder(out, encoder, meta, skips.net if skips else None)
-    for run in filter(None, (state, skips)):
-        run.restarts.clear()
+    dist.barrier()  # nobody reads a restart state any more
+    if dist.rank() == 0:
+        save_encoder(out, encoder, meta, skips.net if skips else None)
+        for run in filter(None, (state, skips)):
+            run.restarts.clear()
     return {f"encode_{name}": value for name, value in sorted(means.items())}

@@ -9,6 +9,7 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from stylebot import dist
 from stylebot.dist import device
 from stylebot.errors import TrainingDiverged
 from stylebot.restarts import Restarts
@@ -62,7 +63,7 @@ class State:
         opt = torch.optim.Adam(net.parameters(), lr=pace.lr, betas=(0.9, 0.999))
         state = cls(name, lr_name, Restarts(name, identity), net, opt)
         saved = state.restarts.newest()
-        for line in state.restarts.told(saved):
+        for line in state.restarts.told(saved) if dist.rank() == 0 else ():
             print(f"{name}: {line}")
         if saved is not None:
             net.load_state_dict(saved["net"])
@@ -71,7 +72,9 @@ class State:
         return state
 
     def save(self) -> None:
-        """Write everything as the newest restart state."""
+        """Write everything as the newest restart state; one process does, as all hold the same."""
+        if dist.rank() != 0:
+            return
         self.restarts.save(self.cur_nimg, {"cur_nimg": self.cur_nimg, "sums": self.sums,
                                            "net": self.net.state_dict(), "opt": self.opt.state_dict()})
 
@@ -79,8 +82,11 @@ class State:
 def _step(state: State, parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, float]:
     state.opt.zero_grad(set_to_none=True)
     torch.stack([weights[name] * value for name, value in parts.items()]).sum().backward()
+    found = torch.stack([value.detach() for value in parts.values()])
+    dist.all_reduce_mean([p.grad for p in state.net.parameters() if p.grad is not None])
+    dist.all_reduce_mean([found])
     state.opt.step()
-    values = {name: float(value.detach()) for name, value in parts.items()}
+    values = dict(zip(parts, found.tolist(), strict=True))
     if not all(math.isfinite(value) for value in values.values()):
         raise TrainingDiverged(f"{state.name}: losses {values} after {state.cur_nimg} faces; "
                                f"lower {state.lr_name}")  # fmt: skip
@@ -95,7 +101,7 @@ def fit(state: State, pace: Pace, losses: Callable[[int], Mapping[str, Tensor]],
     Returns their means over the last tenth. Raises: TrainingDiverged when a loss is no longer finite.
     """
     columns = TextColumn(state.name), BarColumn(), TextColumn("{task.fields[note]}"), TimeRemainingColumn()
-    with Progress(*columns) as bar:
+    with Progress(*columns, disable=dist.rank() != 0) as bar:
         task = bar.add_task("", total=pace.total, note="")
         while state.cur_nimg < pace.total:
             for group in state.opt.param_groups:

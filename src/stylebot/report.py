@@ -197,6 +197,11 @@ def changes(inputs: Inputs, found: dict[str, object], before: Run | None) -> lis
     return [d for d in differences(before.numbers(), now.numbers())[0] if d.a != d.b]
 
 
+def values_of(folder: Path) -> dict[str, object]:
+    """All metrics of the folder by name."""
+    return {name: value for path in sorted(folder.glob("*.json")) for name, value in read_json(path).items()}
+
+
 def numbers(folder: Path) -> list[tuple[str, list[tuple[str, str, str, str, str]]]]:
     """Every number by stage: (name, value, label, which way is better, what it says).
 
@@ -244,8 +249,7 @@ def headlines(metrics: Mapping[str, float]) -> list[tuple[str, str, str]]:
 def render_page(inputs: Inputs, params: ReportParams, before: Run | None) -> str:
     """The whole page."""
     steps, bad_photos, bad_faces = funnel(inputs)
-    found = {name: value for path in sorted(inputs.metrics.glob("*.json"))
-             for name, value in read_json(path).items()}
+    found = values_of(inputs.metrics)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
@@ -256,6 +260,7 @@ def render_page(inputs: Inputs, params: ReportParams, before: Run | None) -> str
         progress=progress(inputs.progress, params.progress_pictures), curves=curves(inputs.live),
         generated=generated(inputs.generator, params), comparisons=comparisons(inputs.superres),
         drift=drift(inputs.superres), changes=changes(inputs, found, before),
+        since=before.name if before else "",
         fid=read_picture(inputs.fid / "sheet.png", "Rows of real, fine-tuned and base faces"),
         audit=read_picture(inputs.audit / "pairs.png", "Generated faces beside their nearest training faces"),
         numbers=numbers(inputs.metrics), licences=licences(inputs.fetch))

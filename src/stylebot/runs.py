@@ -4,7 +4,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dvc.exceptions import DvcException
@@ -17,13 +17,16 @@ from stylebot.errors import StylebotError
 from stylebot.params import STAGES
 from stylebot.tables import TABLES, intervals
 
+_COMMITS = 50  # so many commits of metrics are looked at
+
 
 @dataclass(frozen=True)
 class Run:
-    """A run's metrics by name, and the tables that are at hand, by path."""
+    """A run's metrics by name, the tables that are at hand, by path, and what to call it."""
 
     values: dict[str, object]
     tables: dict[str, bytes]
+    name: str = ""
 
     def numbers(self) -> dict[str, Number]:
         """Every number with its interval, if it has one."""
@@ -111,13 +114,23 @@ def read_run(name: str) -> Run:
     return found
 
 
-def last_commit() -> Run | None:
-    """The run whose metrics git's HEAD holds; None outside a workspace and before the first such commit."""
+def run_before(values: dict[str, object]) -> Run | None:
+    """The run of the last commit whose numbers are not `values`; None where git knows no such commit.
+
+    So what is compared with it stays the same when `values` are committed. None as well outside a workspace,
+    outside git, and in a clone without history, such as `git clone --depth 1`.
+    """
     try:
         with Repo() as repo:
             if isinstance(repo.scm, NoSCM):
                 return None
-            found = _at(repo, resolve_rev(repo.scm, "HEAD"), "HEAD")
-    except DvcException:  # no workspace of DVC, no commit yet
+            words = ["git", "log", "--first-parent", f"-{_COMMITS}", "--format=%H %h", "--", "metrics"]
+            listed = subprocess.run(words, cwd=repo.root_dir, capture_output=True, text=True, check=False)
+            for line in listed.stdout.splitlines():
+                commit, short = line.split()
+                found = _at(repo, commit, short)
+                if found.values and found.values != values:
+                    return replace(found, name=short)
+    except DvcException:  # no workspace of DVC
         return None
-    return found if found.values else None
+    return None

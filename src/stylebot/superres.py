@@ -165,11 +165,11 @@ def drift_of(
     domains: Domains,
     who: dict[tuple[int, str], np.ndarray],
     wanted_who: np.ndarray,
-    largest: Enlarged,
+    enlarged: Sequence[Enlarged],
     wanted: torch.Tensor,
     params: SuperresParams,
 ) -> dict[str, Estimate]:
-    """Drift towards the base domain by name, for each factor and method, and KID of the largest factor.
+    """Drift towards the base domain by name, of each factor and method, and KID of each factor's results.
 
     who [N,128]: embeddings by factor and method; wanted_who: of the originals. Without a ruler that tells the
     domains apart there is no drift to speak of, and the run says so.
@@ -183,9 +183,10 @@ def drift_of(
         print(f"superres: drift is left out: the region's faces and the base generator's are told apart in "
               f"{domains.ruler.clear:.0%} of pairs only")  # fmt: skip
     heldout = params.inputs == "heldout"
-    kids = domains.kids(domains.features(largest.result), params.seed, twins=heldout)
-    found[f"superres_kid_x{largest.factor}"] = kids["region"]
-    found[f"superres_kid_base_x{largest.factor}"] = kids["base"]
+    for e in enlarged:
+        kids = domains.kids(domains.features(e.result), params.seed, twins=heldout)
+        found[f"superres_kid_x{e.factor}"] = kids["region"]
+        found[f"superres_kid_base_x{e.factor}"] = kids["base"]
     if not heldout:  # were the pictures nearer to the region before?
         before = domains.kids(domains.features(wanted), params.seed, twins=False)
         found["superres_kid_given"] = before["region"]
@@ -247,7 +248,7 @@ def superres(inputs: Inputs, out: Path, params: SuperresParams) -> dict[str, flo
             found.append((factor, method, compare(rgbs, wanted, who[factor, method], wanted_who, distance,
                                                   params.same_person_distance)))  # fmt: skip
     table = table_of(found, params.seed)
-    drift = drift_of(domains, who, wanted_who, enlarged[-1], wanted, params)
+    drift = drift_of(domains, who, wanted_who, enlarged, wanted, params)
     write_bytes(out / "table.csv", table.to_csv(index=False, float_format="%.5g").encode())
     write_bytes(out / "drift.csv", _drift_csv(drift, domains.ruler.clear, len(wanted)))
     rgbs, captions = [], []
@@ -261,5 +262,7 @@ def superres(inputs: Inputs, out: Path, params: SuperresParams) -> dict[str, flo
         write_rows(out / f"rows_x{e.factor}.png", [line[name] for line in lines for name in few])
     kind = "Held-out" if params.inputs == "heldout" else "Generated"
     _write_sheet(out / "sheet.png", rgbs, captions, len(methods) + 2, f"{kind} faces, super-resolved")
-    own = {name: e.value for name, e in drift.items() if not re.search("_(bicubic|lanczos|pure)_", name)}
+    smaller = "|".join(f"kid_x{f}|kid_base_x{f}" for f in params.factors[:-1])  # in drift.csv alone
+    left_out = "_(bicubic|lanczos|pure)_" + (f"|_({smaller})$" if smaller else "")
+    own = {name: e.value for name, e in drift.items() if not re.search(left_out, name)}
     return metrics_of(table) | own
