@@ -44,6 +44,7 @@ def test_two_commands(first_place: tuple[Place, str], ours: Workspace) -> None:
     assert params(ours)["freeze_d"] == 10
     table = [line for line in said.splitlines() if "kid_ratio" in line and "Experiment" in line]
     assert table and all(name in table[0] for name in ("freeze_d", "superres_id_x8", "audit_ok"))
+    assert len(table[0].rstrip()) <= 100, "wider than a terminal"
     assert "fid_tuned" in changed and (ours.root / "dvc_plots/index.html").is_file()
     assert (ours.root / "faces.png").stat().st_size > 10_000
 
