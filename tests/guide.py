@@ -18,10 +18,10 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PARTS = re.split(r"^## (.+)$", README, flags=re.MULTILINE)
 SECTIONS = dict(zip(PARTS[1::2], PARTS[2::2], strict=True))
 PYTHON = """#!/bin/sh
-# A stage of the pipeline is stood in for, unless $REALLY names it; all else is the real Python.
+# A stage of the pipeline is stood in for, unless $GENUINE names it; all else is the real Python.
 case "$1" in src/*.py)
   stage="${1#src/}"
-  case " $REALLY " in *" ${stage%.py} "*) ;; *)
+  case " $GENUINE " in *" ${stage%.py} "*) ;; *)
     test -z "$DVC_STAGE" || exec REAL STANDIN ;;
   esac ;;
 esac

@@ -67,8 +67,8 @@ def test_every_recipe_is_planned(name: str) -> None:
     """Before hours are spent: memory, speed, hours and disk of each, and none of them nothing."""
     said = "\n".join(plan(name, [], None, None, Photos(70_000, 70_000 * 2_000_000)))
     assert f"recipe    {name}: parameters valid" in said
-    for what in (r"memory    train ([\d.]+) GiB", r"encode ([\d.]+) GiB", r"train ([\d.]+) sec/kimg",
-                 r"time      (\d+) hours, 70000 photos", r"disk      ([\d.]+) GiB"):  # fmt: skip
+    for what in (r"memory    train ([\d.]+) GiB", r"encode ([\d.]+) GiB", r"train ([\d.e+]+) sec/kimg",
+                 r"time      ([\d.]+) hours, 70000 photos", r"disk      ([\d.]+) GiB"):  # fmt: skip
         found = re.search(what, said)
         assert found and float(found[1]) > 0, f"{what} in\n{said}"
     assert float(found[1]) > 2 * 70_000 * 2_000_000 / 2**30

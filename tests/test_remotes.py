@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from guide import block, follow
-from servers import SERVERS, Server
+from servers import S3, SERVERS, Server
 from workspaces import PHOTOS, Workspace, new_workspace
 
 pytestmark = [pytest.mark.remote, pytest.mark.slow]
@@ -148,3 +148,16 @@ def test_a_lost_cache_heals_from_the_remote(ours: Workspace, server: Server) -> 
     assert "not there" in ours.tool("verify").stdout
     ours.dvc("fetch")
     assert "not there" not in ours.tool("verify").stdout
+
+
+@pytest.mark.parametrize("server", [S3], ids=["s3"], indirect=True)
+def test_photos_come_from_a_bucket_that_others_fill(ours: Workspace, server: S3) -> None:
+    """`dvc import-url` and `dvc update`, with the address of another's S3 in the environment."""
+    text = block("Share with your team", "dvc import-url").replace("s3://bucket/", "s3://faces/")
+    ours.env["AWS_ENDPOINT_URL"] = server.endpoint
+    for number, line in enumerate(text.splitlines()):
+        server.client().put_object(Bucket="faces", Key=f"incoming/{number}.jpg", Body=bytes([number]) * 99)
+        follow(ours, line)
+        found = sorted((ours.root / PHOTOS / "incoming").iterdir())
+        assert [path.name for path in found] == [f"{n}.jpg" for n in range(number + 1)]
+    assert number == 1

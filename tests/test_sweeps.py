@@ -105,7 +105,7 @@ def test_many_machines(place: Place, started: list, model_file: Callable[[str], 
     text = block(MACHINES, "pip install").replace("10.0.0.1:8786", here)
     install, scheduler, worker = text.replace("--host 10.0.0.1", f"--host {HOST} --port {port}").splitlines()
     follow(ours, install)
-    ours.env["REALLY"] = "align filter"
+    ours.env["GENUINE"] = "align filter"
     dvc = block(MACHINES, "STYLEBOT_DASK").replace("10.0.0.1:8786", here)
     for line, ready in ((scheduler, lambda: listens(port)), (worker, lambda: True)):
         words = ["bash", "-c", line.rstrip("& ")]
