@@ -135,12 +135,12 @@ def test_only_the_skips_get_gradients(files: dict[str, Path]) -> None:
 
 def test_training_lowers_the_loss_and_nothing_else_moves(files: dict[str, Path]) -> None:
     first = encode(**files, params=params(kimg=0.004))  # one step: the losses of pure
-    longer = encode(**files, params=params(kimg=0.24))
+    longer = encode(**files, params=params(kimg=0.06))
     names = {f"encode_faithful_{name}" for name in WEIGHTS}
     assert names <= longer.keys()
     assert longer["encode_faithful_l2"] < 0.7 * first["encode_faithful_l2"]
     trained = tensors(files["out"])
-    assert load_encoder(files["out"])[1]["params"]["faithful"]["kimg"] == 0.24
+    assert load_encoder(files["out"])[1]["params"]["faithful"]["kimg"] == 0.06
     without = encode(**files, params=params(kimg=0))
     assert without == {name: value for name, value in longer.items() if name not in names}
     plain = tensors(files["out"])

@@ -33,10 +33,10 @@ def networks(resolution: int = 16) -> tuple[Generator, Discriminator]:
     return G, D
 
 
-def start(**changes) -> tuple[TrainState, Recipe]:
+def start(resolution: int = 16, **changes) -> tuple[TrainState, Recipe]:
     """(state, recipe) at picture 0."""
     numbers = recipe(**changes)
-    return start_state(*networks(), None, numbers), numbers
+    return start_state(*networks(resolution), None, numbers), numbers
 
 
 def faces(count: int = 20, resolution: int = 16) -> Tensor:
