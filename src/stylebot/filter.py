@@ -55,7 +55,7 @@ _UNJUDGED = (*quality.BY_68_POINTS[:-1], "upright_score", "head_share")
 
 
 def recognisable(scores: dict[str, float]) -> float:
-    """How surely a recogniser will know this face, 0-100, from component scores: not how good a picture it is.
+    """How surely a recogniser will know this face, 0-100, from component scores; not how good a picture is.
 
     The mean of the detector's confidence and of sharpness, alone among all components to tell whose faces are
     mistaken: `bench/discard.py` measures how well. Ours.
