@@ -26,7 +26,7 @@ LAYERS = (
     "restarts inception perceptual render download facemaker latents provenance films projection lookalikes "
     "portions plans watch features domains enlarging runs costs recipes fitting faithful",
     " ".join(STAGES) + " base sample generate export forget verify doctor guard card settings calibrate "
-    "compare drift plan",
+    "compare drift plan review",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 TORCH_FREE = {"errors", "cli", "params", "files", "geometry", "sheets", "photos", "dataset"}
