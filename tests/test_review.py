@@ -75,7 +75,7 @@ def test_grey_photos_have_no_tone(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    table, aligned = judged(tmp_path)
+    table, _ = judged(tmp_path)
     command = [sys.executable, str(SRC / "review.py"), "--stages", str(tmp_path)]
     command += ["--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
