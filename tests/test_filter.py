@@ -119,12 +119,11 @@ def test_a_low_score_of_an_upright_face_is_not_that_of_a_turned_one() -> None:
         assert against(face | {"upright_score": upright_score(face)}, False, only) == reasons
 
 
-def test_the_detector_counts_for_half_of_who_is_recognised() -> None:
-    good = dict.fromkeys(stage.RANKED, 81.0)
-    assert stage.recognisable(good) == pytest.approx(81)
-    assert stage.recognisable(good | {"det_score": 36.0}) == pytest.approx(54)
-    worse = stage.recognisable(good | {"sharpness_db": 36.0})
-    assert 54 < worse < 81 and stage.recognisable(good | {"yaw_deg": np.nan}) == pytest.approx(81)
+def test_confidence_and_sharpness_say_who_is_recognised() -> None:
+    good = dict.fromkeys(stage.RANKED, 80.0)
+    assert stage.recognisable(good) == stage.recognisable(good | {"luminance": 0.0, "yaw_deg": np.nan}) == 80
+    assert stage.recognisable(good | {"det_score": 30.0}) == 55
+    assert stage.recognisable(good | {"sharpness_db": 0.0}) == 40
 
 
 def test_all_reasons_are_kept_worst_first() -> None:

@@ -27,7 +27,7 @@ LAYERS = (
     "portions plans watch features domains enlarging runs costs recipes fitting faithful lockstep "
     "recogniser starts lessons",
     " ".join(STAGES) + " base sample generate export forget verify doctor guard card settings calibrate "
-    "compare drift plan",
+    "compare drift plan review",
 )
 LAYER = {module: number for number, names in enumerate(LAYERS) for module in names.split()}
 TORCH_FREE = {"errors", "cli", "params", "files", "geometry", "sheets", "photos", "dataset"}

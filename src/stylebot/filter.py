@@ -1,6 +1,5 @@
 """Stage `filter`: which aligned faces are good enough, with every reason against the others."""
 
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import date
@@ -57,13 +56,12 @@ _UNJUDGED = (*quality.BY_68_POINTS[:-1], "upright_score", "head_share")
 
 
 def recognisable(scores: dict[str, float]) -> float:
-    """How surely a recogniser will know this face, 0-100, from the scores of `RANKED`.
+    """How surely a recogniser will know this face, 0-100, from component scores; not how good a picture is.
 
-    The detector's confidence counts as much as all other components together: alone among them it says what a
-    recogniser sees of a face. `bench/discard.py` measures how well that tells whose faces are mistaken. Ours.
+    The mean of the detector's confidence and of sharpness, alone among all components to tell whose faces are
+    mistaken: `bench/discard.py` measures how well. Ours.
     """
-    others = quality.overall({name: value for name, value in scores.items() if name != "det_score"})
-    return math.sqrt(scores["det_score"] * others)
+    return (scores["det_score"] + scores["sharpness_db"]) / 2
 
 
 def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
