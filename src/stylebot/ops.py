@@ -84,9 +84,12 @@ def conv_up2(x: Tensor, w: Tensor, f: Tensor, bias: Tensor | None = None) -> Ten
     if w.shape[2] == 1:
         x = upsample2d(F.conv2d(x, w), f)
         return x if bias is None else x + bias[:, None, None]
-    columns = w.shape[2] ** 2 * len(x) * len(w) * x.shape[2] * x.shape[3] * x.element_size()
-    spread = _by_columns if _only_drawing(x) and columns < _CACHE else _transposed
+    spread = _by_columns if _only_drawing(x) and _few_columns(x, w) else _transposed
     return blur(spread(x, w), f, padding=1, gain=4.0, bias=bias)
+
+
+def _few_columns(x: Tensor, w: Tensor) -> bool:
+    return w[:, 0].numel() * x[:, 0].numel() * x.element_size() < _CACHE
 
 
 def _transposed(x: Tensor, w: Tensor) -> Tensor:
