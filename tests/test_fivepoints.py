@@ -31,11 +31,11 @@ def five(model_file: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def frames(model_file: Callable[[str], Path], five: Path) -> list[tuple[geometry.Square, geometry.Square]]:
-    """Of every test photo: the square of 68 points and that of 5."""
+def found(model_file: Callable[[str], Path], five: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of every test photo: its 68 points and its 5."""
     detector, models = Detector(), (Landmarker(model_file("landmarks.dat"), 68), Landmarker(five, 5))
-    found = [detector.find(Image.open(path).convert("RGB")) for path in PHOTOS]
-    return [tuple(geometry.ffhq_square(model.landmarks(one, 0)) for model in models) for one in found]
+    boxes = [detector.find(Image.open(path).convert("RGB")) for path in PHOTOS]
+    return [tuple(model.landmarks(one, 0) for model in models) for one in boxes]
 
 
 @pytest.mark.parametrize("turn_deg, zoom", [(0, 1), (37, 0.4), (-120, 6)])
@@ -68,8 +68,12 @@ def test_points_that_fall_together_are_an_error_not_a_frame() -> None:
         geometry.ffhq_square(np.zeros((5, 2)))
 
 
-def test_frames_are_near_those_of_68_points(frames: list[tuple[geometry.Square, geometry.Square]]) -> None:
-    """In px of a 1024 px crop; these faces were not used for the fit."""
+def test_centres_and_frames_are_near_those_of_68_points(found: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """In px of a 1024 px crop; six faces of the 1,168 that the fit is made of."""
+    frames = [tuple(map(geometry.ffhq_square, both)) for both in found]
+    centres = [(geometry.anchors(few) - geometry.anchors(many)) * 1024 / frame.side_px
+               for (many, few), (frame, _) in zip(found, frames, strict=True)]
+    assert np.abs(np.mean(centres, axis=0)).max() < 20, centres
     off = [1024 / many.side_px * math.dist(few.center, many.center) for many, few in frames]
     sides = [abs(math.log(few.side_px / many.side_px)) for many, few in frames]
     turns = [abs(few.roll_deg - many.roll_deg) for many, few in frames]
