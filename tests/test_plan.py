@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,21 @@ from stylebot.plan import (
 from stylebot.recipes import named_recipes
 
 NAMED = named_recipes(ROOT / "README.md")
+KNOWN: dict[str, object] = {}
+
+
+def once(cost: Callable, *given: object) -> object:
+    """`cost(*given)`, which is always the same and takes seconds, computed once for all tests."""
+    key = f"{cost.__name__}{given}"
+    if key not in KNOWN:
+        KNOWN[key] = cost(*given)
+    return KNOWN[key]
+
+
+@pytest.fixture(autouse=True)
+def _costs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cost in (step_cost, encoder_cost):
+        monkeypatch.setattr(f"stylebot.plan.{cost.__name__}", partial(once, cost))
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +161,7 @@ def test_estimates_follow_what_they_depend_on() -> None:
     assert many.disk_bytes["photos and their copy in the cache"] == 2_000_000
     hours = few.sec_per_kimg * p["train"].kimg / 3600
     assert few.hours["train"] == many.hours["train"] == pytest.approx(hours)
-    step = step_cost(*networks, p["train"].recipe())
+    step = once(step_cost, *networks, p["train"].recipe())
     assert few.memory_gib(step) > (step.fixed_bytes + step.peak_bytes) / 2**30 + 1
 
 
@@ -154,7 +171,8 @@ def test_the_doctor_asks_for_what_the_plan_says() -> None:
     p = checked(NAMED[wanted.name.split(",")[0]].settings, 8)
     G, D, _ = architecture(p["fetch"], 256)
     found = estimate(p, 8, "a100", Photos(1, 1), (G, D))
-    coder = encoder_cost(G, p["encode"].variant, p["encode"].batch, 1 - p["encode"].synthetic_share)
+    coder = once(encoder_cost, G, p["encode"].variant, p["encode"].batch, 1 - p["encode"].synthetic_share)
     assert found.memory_gib(found.train) < found.memory_gib(coder) < wanted.gpu_gib
-    frozen = step_cost(G, D, p["train"].recipe()).flops_per_kimg / 411.4e12  # 10 layers of D save a quarter
+    train = once(step_cost, G, D, p["train"].recipe())
+    frozen = train.flops_per_kimg / 411.4e12  # 10 layers of D save a quarter
     assert found.sec_per_kimg == pytest.approx(2.47 * frozen, rel=0.01) and frozen < 0.8
