@@ -73,7 +73,7 @@ def test_a_sweep_and_what_to_do_with_its_best(place: Place, tmp_path: Path) -> N
     assert len(list((ours.root / "dvc_plots").rglob("*fid*sheet.png"))) == 2
     assert YAML(typ="safe").load((ours.root / "params.yaml").read_text())["freeze_d"] == 3
     assert "brave" in ours.git("branch") and "brave-run" in ours.dvc("exp", "list", "origin")
-    assert not list((ours.root / ".dvc/tmp/exps").glob("tmp*")), "work trees of experiments stayed behind"
+    assert not list((ours.root / ".dvc/tmp/exps/standalone").glob("tmp*")), "not cleaned up"
 
 
 @pytest.fixture
