@@ -21,7 +21,7 @@ from stylebot.params import load_params
 ROOT = Path(__file__).parents[1]
 PHOTOS = sorted((ROOT / "tests" / "data" / "faces").glob("*.jpg"))
 POINTS = np.array([[180.0, 100.0], [150.0, 104.0], [60.0, 98.0], [92.0, 103.0], [118.0, 160.0]])
-INNOCENT = {"det_score": 2.0, "second_area_ratio": 0.0, "scale": 1.0, "pad_fraction": 0.0, "roll_deg": 0.0,
+INNOCENT = {"det_score": 2.0, "second_area_ratio": 0.0, "scale": 1.0, "pad_fraction": 0.0, "roll_deg": 3.0,
             "head_share": math.nan, "blockiness": 1.0}  # fmt: skip
 
 
