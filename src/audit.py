@@ -7,8 +7,9 @@ from stylebot.params import load_params
 
 
 def main(
-    generator: Dep, dataset: Dep, heldout: Dep, faces: Dep, identity: Dep, out: Out, metrics: Metric
-) -> None:
+    generator: Dep, dataset: Dep, heldout: Dep, faces: Dep, identity: Dep, inception: Dep, out: Out,
+    metrics: Metric,
+) -> None:  # fmt: skip
     """Compare generated faces with the training faces, by person and by picture.
 
     generator: the fine-tuned networks
@@ -16,11 +17,12 @@ def main(
     heldout: real faces of other people (dataset zip), to tell chance from copying
     faces: who each face shows (parquet of pack)
     identity: dlib's face recogniser
+    inception: the network behind FID, for one more look
     out: folder for table.csv, nearest.csv and pairs.png
     metrics: shares of copies and look-alikes, and the verdict
     """
     params = load_params("audit", AuditParams)
-    write_json(metrics, audit(generator, dataset, heldout, faces, identity, out, params))
+    write_json(metrics, audit(generator, dataset, heldout, faces, identity, inception, out, params))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from stylebot.weights import Networks
 
 FACES = Path(__file__).parent / "data" / "faces_64.zip"
 PARAMS = AuditParams(images=12, psi=0.7, seed=0, false_match_rate=0.001, same_person_distance=0.45,
-                     max_copies=0.01)  # fmt: skip
+                     max_copies=0.01, inception=False)  # fmt: skip
 
 
 def photos() -> list[np.ndarray]:
@@ -55,7 +55,7 @@ def _own_scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ...]:
-    """generator, dataset, heldout, faces, identity, out."""
+    """generator, dataset, heldout, faces, identity, inception, out."""
     monkeypatch.setattr(stage, "Identity", Colours)
     torch.manual_seed(0)
     g = Generator(z_dim=8, c_dim=0, w_dim=8, img_resolution=64, mapping_layers=2, channel_base=128)
@@ -68,7 +68,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ...]:
     pd.DataFrame(rows[::-1]).to_parquet(tmp_path / "faces.parquet")
     (tmp_path / "identity.dat").write_bytes(b"model")
     return tuple(tmp_path / name for name in ("g.safetensors", "dataset.zip", "heldout.zip", "faces.parquet",
-                                              "identity.dat", "out"))  # fmt: skip
+                                              "identity.dat", "inception.pt", "out"))  # fmt: skip
 
 
 def test_metrics_tables_and_sheet(inputs: tuple[Path, ...]) -> None:
@@ -76,16 +76,16 @@ def test_metrics_tables_and_sheet(inputs: tuple[Path, ...]) -> None:
     assert set(metrics) == {"audit_ok", "audit_copies", "audit_copies_high", "audit_same_person",
                             "audit_same_person_heldout", "audit_threshold"}  # fmt: skip
     assert metrics["audit_ok"] == 1 and metrics["audit_copies"] == 0
-    table = pd.read_csv(inputs[5] / "table.csv")
+    table = pd.read_csv(inputs[6] / "table.csv")
     assert {("copies", "generated"), ("same_picture", "heldout"), ("people", "generated")} <= set(
         zip(table["name"], table["faces"], strict=True))  # fmt: skip
     near = table[table["name"] == "identity_distance"].set_index("faces")
     assert near.loc["strangers", "low"] < near.loc["strangers", "value"] < near.loc["strangers", "high"]
     assert near.loc["heldout", "value"] < near.loc["strangers", "value"], "nearest of many, and any one"
-    each = pd.read_csv(inputs[5] / "nearest.csv")
+    each = pd.read_csv(inputs[6] / "nearest.csv")
     assert sorted(each["seed"]) == list(range(12)) and each["identity_distance"].is_monotonic_increasing
     assert each["identity_file"].str.fullmatch(r"00000/img\d{8}\.png").all()
-    with Image.open(inputs[5] / "pairs.png") as sheet:
+    with Image.open(inputs[6] / "pairs.png") as sheet:
         assert sheet.width > 8 * 96 and sheet.height > 3 * 96
 
 
@@ -94,7 +94,7 @@ def test_copies_turn_the_verdict(inputs: tuple[Path, ...], monkeypatch: pytest.M
     monkeypatch.setattr(stage, "generate", lambda path, params: planted)
     metrics = audit(*inputs, PARAMS)
     assert metrics["audit_copies"] == 0.25 and metrics["audit_ok"] == 0
-    each = pd.read_csv(inputs[5] / "nearest.csv")
+    each = pd.read_csv(inputs[6] / "nearest.csv")
     assert each[each["copy"] == 1]["seed"].tolist() == each["seed"].tolist()[:3]
     assert set(each["seed"][:3]) == {0, 1, 2}
     assert audit(*inputs, PARAMS.model_copy(update={"max_copies": 0.3}))["audit_ok"] == 1

@@ -25,7 +25,7 @@ LAYERS = (
     "arrays pickles torchfile official rosinality legacy checkpoints dist randomness compiled trainer "
     "restarts inception perceptual render download facemaker latents provenance films projection lookalikes "
     "portions plans watch features domains enlarging runs costs recipes fitting faithful lockstep "
-    "recogniser starts lessons",
+    "recogniser starts lessons resemblance",
     " ".join(STAGES) + " base sample generate export forget verify doctor guard card settings calibrate "
     "compare drift plan review",
 )

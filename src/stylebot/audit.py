@@ -5,17 +5,31 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from pydantic import Field
 from rich.progress import track
 
 from stylebot.dataset import Dataset
 from stylebot.dist import device
 from stylebot.faces import Identity
+from stylebot.features import read_batches, remembered
 from stylebot.files import atomic, sha256_file, write_bytes
-from stylebot.likeness import Nearest, Thresholds, calibrate, luminance, nearest, people_made, prepare, share
+from stylebot.inception import Inception, features_of
+from stylebot.likeness import (
+    Nearest,
+    Thresholds,
+    calibrate,
+    luminance,
+    nearest,
+    pairs_apart,
+    people_made,
+    prepare,
+    share,
+)
 from stylebot.lookalikes import as_rgb, embed, people_of, save_limits
 from stylebot.params import Section
 from stylebot.render import load_generator, stream
+from stylebot.resemblance import SHARES, Look, columns_of, feature_distances, hash_bits, hashes, rows_of
 from stylebot.sheets import contact_sheet
 
 _BATCH = 16
@@ -32,6 +46,7 @@ class AuditParams(Section):
     false_match_rate: float = Field(gt=0, le=0.05)
     same_person_distance: float = Field(gt=0, lt=1.5)
     max_copies: float = Field(ge=0, le=1)
+    inception: bool
 
 
 def generate(path: Path, params: AuditParams) -> list[np.ndarray]:
@@ -54,9 +69,9 @@ def table_of(found: dict[str, Nearest], limits: Thresholds, fixed: float) -> pd.
                 "same_picture": near.picture < limits.picture, "copies": near.copy}  # fmt: skip
         rows += [(name, kind, *share(values)) for name, values in hits.items()]
         for name, values in (("identity_distance", near.identity), ("picture_distance", near.picture)):
-            rows.append((name, kind, *np.quantile(values, [0.5, 0.05, 0.95])))
+            rows.append((name, kind, *np.quantile(values, SHARES)))
     for name, chance in (("identity_distance", limits.by_identity), ("picture_distance", limits.by_picture)):
-        between = np.interp([0.5, 0.05, 0.95], chance.probabilities, chance.distances)
+        between = np.interp(SHARES, chance.probabilities, chance.distances)
         rows.append((name, "strangers", *between))
     return pd.DataFrame(rows, columns=["name", "faces", "value", "low", "high"])
 
@@ -76,9 +91,26 @@ def worst_sheet(
         sheet.save(part, "PNG")
 
 
+def second_looks(
+    pictures: dict[str, list[np.ndarray]], inception: Path | None, real: dict[str, Dataset]
+) -> list[Look]:
+    """Perceptual hashes of all pictures, and with `inception` features; those of `real` are remembered."""
+    looks = [Look("hash_bits", {kind: hashes(rgbs) for kind, rgbs in pictures.items()}, hash_bits)]
+    if inception is None:
+        return looks
+    network = Inception(inception, device())
+    known = {kind: remembered(network, read_batches(data), ("clean",), data.fingerprint)["clean"]
+             for kind, data in real.items()}  # fmt: skip
+    made = torch.from_numpy(np.stack(pictures["generated"])).permute(0, 3, 1, 2)
+    batches = track(made.split(_BATCH), "Inception: generated faces", -(-len(made) // _BATCH))
+    known["generated"] = features_of(network, batches)["clean"]
+    return [*looks, Look("inception_distance", known, feature_distances)]
+
+
 def audit(
-    generator: Path, dataset: Path, heldout: Path, faces: Path, identity: Path, out: Path, params: AuditParams
-) -> dict[str, float]:
+    generator: Path, dataset: Path, heldout: Path, faces: Path, identity: Path, inception: Path, out: Path,
+    params: AuditParams,
+) -> dict[str, float]:  # fmt: skip
     """Write table.csv, nearest.csv, pairs.png and limits.npz to the folder `out`; return the metrics.
 
     A verdict is a number (audit_ok, 1 or 0), not a failure: the pipeline goes on to the report.
@@ -100,10 +132,15 @@ def audit(
     near, seeds = found["generated"], range(params.seed, params.seed + params.images)
     worst_sheet(pictures["generated"], pictures["training"], near, seeds, out / "pairs.png")
     table = table_of(found, limits, params.same_person_distance)
+    real = {"training": training, "heldout": held}
+    looks = second_looks(pictures, inception if params.inception else None, real)
+    different = pairs_apart(people)
+    for row in (row for look in looks for row in rows_of(look, different)):
+        table.loc[len(table)] = row
     people_count = people_made(known["generated"], limits.identity)
     table.loc[len(table)] = ["people", "generated", people_count, None, None]
     write_bytes(out / "table.csv", _csv(table))
-    write_bytes(out / "nearest.csv", _csv(_each(near, seeds, training.names)))
+    write_bytes(out / "nearest.csv", _csv(_each(near, seeds, training.names, looks)))
     return metrics_of(table, limits, params.max_copies)
 
 
@@ -111,11 +148,13 @@ def _csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, float_format="%.5g", lineterminator="\n").encode()
 
 
-def _each(near: Nearest, seeds: range, names: list[str]) -> pd.DataFrame:
+def _each(near: Nearest, seeds: range, names: list[str], looks: Sequence[Look]) -> pd.DataFrame:
     """One row per generated face, nearest first."""
     rows = {"seed": list(seeds), "copy": near.copy.astype(int), "identity_distance": near.identity,
             "identity_file": [names[i] for i in near.identity_at], "picture_distance": near.picture,
             "picture_file": [names[i] for i in near.picture_at]}  # fmt: skip
+    for look in looks:
+        rows |= columns_of(look, names)
     return pd.DataFrame(rows).sort_values(["copy", "identity_distance"], ascending=[False, True])
 
 

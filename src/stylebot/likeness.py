@@ -193,6 +193,19 @@ def _chance(distances: np.ndarray, falls: bool) -> Chance:
     return Chance(quantiles, levels, power)
 
 
+def pairs_apart(people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most 4000 faces of people [N] int, and which pairs of them [n, n] bool show two people, each once.
+
+    -1 (unknown) is in no pair.
+    """
+    some = np.arange(len(people))
+    if len(people) > _MOST:
+        some = np.random.default_rng(0).permutation(len(people))[:_MOST]
+    people = people[some]
+    known = people >= 0
+    return some, np.triu(known[:, None] & known & (people[:, None] != people), 1)
+
+
 def calibrate(train: Faces, people: np.ndarray, rate: float) -> Thresholds:
     """Thresholds at which pairs of different people of the training set match with `rate`.
 
@@ -200,11 +213,8 @@ def calibrate(train: Faces, people: np.ndarray, rate: float) -> Thresholds:
     here, so that the identity threshold is rather too wide than too narrow for look-alikes.
     Raises StylebotError with fewer than 100 pairs.
     """
-    if len(people) > _MOST:
-        some = np.random.default_rng(0).permutation(len(people))[:_MOST]
-        train, people = train.rows(some), people[some]
-    known = people >= 0
-    different = np.triu(known[:, None] & known & (people[:, None] != people), 1)
+    some, different = pairs_apart(people)
+    train = train.rows(some)
     if different.sum() < _FEWEST_PAIRS:
         raise StylebotError(f"the training set gives {different.sum()} pairs of different people, "
                             f"{_FEWEST_PAIRS} are the least to calibrate the audit by")  # fmt: skip
