@@ -6,6 +6,7 @@ Called by DVC as the stage's own command would be (see guide.py); everything aro
 import hashlib
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -34,16 +35,22 @@ def entry(pipeline: dict, name: str) -> dict:
     found = pipeline["stages"][stage]
     if not key:
         return found
-    text = json.dumps(found["do"]).replace("${key}", key).replace("${item}", found["foreach"][key])
-    return json.loads(text)
+    text = json.dumps(found["do"]).replace("${key}", key)
+    for field, value in found["foreach"][key].items():
+        text = text.replace(f"${{item.{field}}}", value)
+    return json.loads(re.sub(r"\$\{([\w.]+)\}", lambda m: str(param(m[1])), text))
+
+
+def param(name: str) -> object:
+    """The value of a dotted name in params.yaml."""
+    return reduce(lambda data, key: data[key], name.split("."), read("params.yaml"))
 
 
 def digest(stage: dict) -> bytes:
     """sha256 of the parameters and of every input. Raises FileNotFoundError for one that is not here."""
-    params, found = read("params.yaml"), hashlib.sha256()
+    found = hashlib.sha256()
     for name in stage.get("params", ()):
-        value = reduce(lambda data, key: data[key], name.split("."), params)
-        found.update(f"{name}={json.dumps(value)}".encode())
+        found.update(f"{name}={json.dumps(param(name))}".encode())
     for path in sorted(map(Path, names(stage["deps"]))):
         if not path.exists():
             raise FileNotFoundError(path)
