@@ -22,8 +22,8 @@ pull: setup  ## sample photographs and start weights from the embedded remote
 repro: pull  ## the whole pipeline: photos to faces, numbers and stages/report/report.html
 	$(BIN)/dvc repro
 
-test: setup  ## every test that needs no GPU
-	$(BIN)/python -m pytest
+test: setup  ## every test that needs no GPU, on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-experiments: setup  ## queued, temporary, killed, continued and shared experiments
 	$(BIN)/python -m pytest -m experiments

@@ -163,7 +163,7 @@ def test_runs_without_numbers(repository: Path) -> None:
     git(repository, "commit", "-qm", "none")
     with pytest.raises(StylebotError, match="HEAD holds no numbers"):
         compare("HEAD", "HEAD~1")
-    assert run_before({}) is None
+    assert run_before({}).name == git(repository, "rev-parse", "--short", "HEAD~1")
     write_json(repository / "metrics" / "fid.json", {})
     (repository / "metrics" / "fid.json").write_text("{")
     with pytest.raises(StylebotError, match=r"metrics/fid\.json is damaged"):

@@ -122,7 +122,8 @@ def test_generated_faces_are_what_their_styles_give() -> None:
     generator = tiny_generator().eval()
     rgbs, w = make_faces(generator, 40, 0.7, 1)
     img = generator.synthesis(w[:, None].expand(-1, generator.num_ws, -1), noise_mode="const")
-    assert torch.equal(to_rgb(img), rgbs)
+    gap = (to_rgb(img).int() - rgbs.int()).abs()
+    assert gap.max() <= 1 and (gap > 0).float().mean() < 1e-3  # drawn without gradients: other rounding
     assert torch.equal(make_faces(generator, 33, 0.7, 1)[1][:32], w[:32])
 
 
