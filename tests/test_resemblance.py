@@ -12,9 +12,10 @@ from scipy.spatial.distance import cdist
 from test_audit import photos
 
 from stylebot import audit as stage
+from stylebot import resemblance
 from stylebot.dataset import Dataset, write_dataset
 from stylebot.likeness import pairs_apart
-from stylebot.resemblance import Look, columns_of, feature_distances, hash_bits, hashes, rows_of
+from stylebot.resemblance import Look, feature_distances, hash_bits, hashes, nearest_by, rows_of
 
 
 def jpeg(rgb: np.ndarray) -> np.ndarray:
@@ -37,12 +38,15 @@ def test_features_are_apart_by_their_euclidean_distance() -> None:
     np.testing.assert_allclose(feature_distances(a, b), cdist(a, b), rtol=1e-12)
 
 
-def test_rows_are_quantiles_of_the_nearest_and_of_strangers() -> None:
+def test_rows_are_quantiles_of_the_nearest_and_of_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     known = {kind: rng.normal(size=(n, 3)) for kind, n in (("training", 9), ("heldout", 5), ("generated", 4))}
     people = np.array([0, 0, 1, 2, 2, -1, 3, 3, 4])
     look = Look("far", known, cdist)
-    found = {row[1]: row[2:] for row in rows_of(look, pairs_apart(people))}
+    monkeypatch.setattr(resemblance, "_BLOCK", 2)
+    near = {kind: nearest_by(look, kind) for kind in ("generated", "heldout")}
+    rows = rows_of(look, {kind: distances for kind, (distances, _) in near.items()}, pairs_apart(people))
+    found = {row[1]: row[2:] for row in rows}
     train = known["training"]
     strangers = [np.linalg.norm(train[i] - train[j]) for i, j in combinations(range(9), 2)
                  if -1 not in (people[i], people[j]) and people[i] != people[j]]  # fmt: skip
@@ -51,8 +55,7 @@ def test_rows_are_quantiles_of_the_nearest_and_of_strangers() -> None:
     assert found.keys() == wanted.keys()
     for kind, distances in wanted.items():
         np.testing.assert_allclose(found[kind], np.quantile(distances, [0.5, 0.05, 0.95]))
-    columns = columns_of(look, [f"{i}.png" for i in range(9)])
-    assert columns["far_file"] == [f"{i}.png" for i in cdist(known["generated"], train).argmin(1)]
+    assert near["generated"][1].tolist() == cdist(known["generated"], train).argmin(1).tolist()
 
 
 def test_planted_copies_are_nearest_to_their_originals(
@@ -68,9 +71,9 @@ def test_planted_copies_are_nearest_to_their_originals(
     pictures = {"training": every[:24], "heldout": every[24:30], "generated": copies + every[30:36]}
     bits, features = stage.second_looks(pictures, model_file("inception.pt"), real)
     names = real["training"].names
-    by_hash, by_features = (columns_of(look, names) for look in (bits, features))
-    assert by_hash["hash_bits_file"][:6] == names[:6]
-    assert max(by_hash["hash_bits"][:6]) <= 8 < min(by_hash["hash_bits"][6:])
-    assert by_features["inception_distance_file"][:3] == names[:3]
-    assert by_features["inception_distance"][0] < 0.2 < 5 < min(by_features["inception_distance"][1:])
+    by_hash, by_features = (nearest_by(look, "generated") for look in (bits, features))
+    assert [names[i] for i in by_hash[1][:6]] == names[:6]
+    assert max(by_hash[0][:6]) <= 8 < min(by_hash[0][6:])
+    assert [names[i] for i in by_features[1][:3]] == names[:3]
+    assert by_features[0][0] < 0.2 < 5 < min(by_features[0][1:])
     assert np.array_equal(hashes(every[:2])[:, 0], hashes([rgb[:, ::-1] for rgb in every[:2]])[:, 1])

@@ -29,7 +29,7 @@ from stylebot.likeness import (
 from stylebot.lookalikes import as_rgb, embed, people_of, save_limits
 from stylebot.params import Section
 from stylebot.render import load_generator, stream
-from stylebot.resemblance import SHARES, Look, columns_of, feature_distances, hash_bits, hashes, rows_of
+from stylebot.resemblance import SHARES, Look, feature_distances, hash_bits, hashes, nearest_by, rows_of
 from stylebot.sheets import contact_sheet
 
 _BATCH = 16
@@ -135,12 +135,18 @@ def audit(
     real = {"training": training, "heldout": held}
     looks = second_looks(pictures, inception if params.inception else None, real)
     different = pairs_apart(people)
-    for row in (row for look in looks for row in rows_of(look, different)):
-        table.loc[len(table)] = row
+    each = _each(near, seeds, training.names)
+    for look in looks:
+        by_kind = {kind: nearest_by(look, kind) for kind in found}
+        for row in rows_of(look, {kind: distances for kind, (distances, _) in by_kind.items()}, different):
+            table.loc[len(table)] = row
+        distances, at = by_kind["generated"]
+        each |= {look.name: distances, f"{look.name}_file": [training.names[i] for i in at]}
     people_count = people_made(known["generated"], limits.identity)
     table.loc[len(table)] = ["people", "generated", people_count, None, None]
     write_bytes(out / "table.csv", _csv(table))
-    write_bytes(out / "nearest.csv", _csv(_each(near, seeds, training.names, looks)))
+    nearest_first = pd.DataFrame(each).sort_values(["copy", "identity_distance"], ascending=[False, True])
+    write_bytes(out / "nearest.csv", _csv(nearest_first))
     return metrics_of(table, limits, params.max_copies)
 
 
@@ -148,14 +154,11 @@ def _csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False, float_format="%.5g", lineterminator="\n").encode()
 
 
-def _each(near: Nearest, seeds: range, names: list[str], looks: Sequence[Look]) -> pd.DataFrame:
-    """One row per generated face, nearest first."""
-    rows = {"seed": list(seeds), "copy": near.copy.astype(int), "identity_distance": near.identity,
+def _each(near: Nearest, seeds: range, names: list[str]) -> dict[str, object]:
+    """Columns with one number or name per generated face."""
+    return {"seed": list(seeds), "copy": near.copy.astype(int), "identity_distance": near.identity,
             "identity_file": [names[i] for i in near.identity_at], "picture_distance": near.picture,
             "picture_file": [names[i] for i in near.picture_at]}  # fmt: skip
-    for look in looks:
-        rows |= columns_of(look, names)
-    return pd.DataFrame(rows).sort_values(["copy", "identity_distance"], ascending=[False, True])
 
 
 def metrics_of(table: pd.DataFrame, limits: Thresholds, max_copies: float) -> dict[str, float]:

@@ -11,6 +11,7 @@ import numpy as np
 from stylebot.duplicates import perceptual_hash
 
 SHARES = (0.5, 0.05, 0.95)  # the quantiles that tables hold: value, low, high
+_BLOCK = 1024  # faces compared at once with the whole training set
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,25 @@ def feature_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(squared, 0))
 
 
-def rows_of(look: Look, different: tuple[np.ndarray, np.ndarray]) -> list[tuple]:
+def nearest_by(look: Look, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Of each face of `kind` the distance to the nearest training face, and which that is: [N] and [N]."""
+    faces, found = look.known[kind], []
+    for start in range(0, len(faces), _BLOCK):
+        apart = look.apart(faces[start : start + _BLOCK], look.known["training"])
+        found.append((apart.min(1), apart.argmin(1)))
+    return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+
+
+def rows_of(
+    look: Look, near: Mapping[str, np.ndarray], different: tuple[np.ndarray, np.ndarray]
+) -> list[tuple]:
     """(name, faces, median, low, high) of the distances to the nearest training face, and of strangers'.
 
+    near: by kind the distances [N] that `nearest_by` found
     different: some training faces, and which pairs of them show two people (`likeness.pairs_apart`)
     """
-    rows = []
-    for kind in ("generated", "heldout"):
-        nearest = look.apart(look.known[kind], look.known["training"]).min(1)
-        rows.append((look.name, kind, *np.quantile(nearest, SHARES)))
+    rows = [(look.name, kind, *np.quantile(distances, SHARES)) for kind, distances in near.items()]
     some, pairs = different
     strangers = look.apart(look.known["training"][some], look.known["training"][some])[pairs]
     return [*rows, (look.name, "strangers", *np.quantile(strangers, SHARES))]
 
-
-def columns_of(look: Look, names: Sequence[str]) -> dict[str, object]:
-    """Per generated face the distance to the nearest training face and that face's name in `names`."""
-    apart = look.apart(look.known["generated"], look.known["training"])
-    return {look.name: apart.min(1), f"{look.name}_file": [names[i] for i in apart.argmin(1)]}

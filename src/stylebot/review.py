@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from stylebot import fivepoints, quality
 from stylebot.crops import AlignedFaces
@@ -18,7 +19,6 @@ from stylebot.sheets import contact_sheet
 _TONES = ((-30.0, "dark"), (10.0, "brown"), (28.0, "tan"), (41.0, "intermediate"), (55.0, "light"),
           (np.inf, "very light"))  # fmt: skip
 GREY = "grey photo"
-_CONFIDENCE_Z = 1.96
 _FEWEST = 3  # photos in a folder from which its person can be told
 NOT_QUALITY = frozenset({"duplicate", "no_consent", "identity_cap", "surplus"})
 
@@ -55,10 +55,8 @@ def tone(angle_deg: float) -> str:
 
 def interval(hits: int, count: int) -> tuple[float, float]:
     """Wilson's interval of 95 % for a share of `hits` in `count`."""
-    share, z = hits / count, _CONFIDENCE_Z
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return float(max(middle - half, 0)), float(min(middle + half, 1))
+    found = binomtest(hits, count).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
 
 
 def rates(groups: Sequence[str], reasons: Sequence[Iterable[str]]) -> list[Rate]:
