@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: setup repro test test-experiments test-ssh test-remote lint hooks doctor bench fuzz kills pull
 
-setup: $(VENV)/.ready  ## .venv with the pinned packages
+setup: $(VENV)/.ready .dvc/config.local  ## .venv with the pinned packages
 
 $(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than 3.11; set PYTHON=python3.11 or newer" >&2; exit 1; }
@@ -15,6 +15,10 @@ $(VENV)/.ready: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements.txt -c constraints.txt
 	@touch $@
+
+# At a commit (`dvc exp push`, `dvc push --all-commits`) DVC takes the url of .dvc/config for /.dvc/sample, and this one not.
+.dvc/config.local:
+	@printf '[%s]\n    url = sample\n' "'remote \"sample\"'" > $@
 
 pull: setup  ## sample photographs and start weights from the embedded remote
 	$(BIN)/dvc pull -q stages/photos/celebrity.dvc stages/photos/id.dvc stages/weights.dvc

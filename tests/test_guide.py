@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 from guide import ROOT, SECTIONS, Place, block, follow
 from ruamel.yaml import YAML
 from servers import flip
@@ -61,6 +62,13 @@ def test_what_the_extension_of_vs_code_asks_for(ours: Workspace) -> None:
     assert {"Losses", "stages/fid/sheet.png"} <= kinds.keys(), kinds.keys()
     assert kinds["Losses"] == {"vega"} and kinds["stages/fid/sheet.png"] == {"image"}
     json.loads(ours.dvc("data", "status", "--granular", "--unchanged", "--json"))
+
+
+def test_the_remote_is_the_same_at_a_commit(ours: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DVC takes the url of .dvc/config for /.dvc/sample there and would push to it, but for `make setup`."""
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", ours.environment()["DVC_SITE_CACHE_DIR"])
+    with Repo(str(ours.root)) as repo, repo.switch("HEAD"):
+        assert repo.config["remote"]["sample"]["url"] == str(ours.root / ".dvc/sample")
 
 
 def test_completion(ours: Workspace) -> None:
@@ -122,7 +130,8 @@ def test_versions_deliveries_and_the_way_back(place: Place, tmp_path: Path) -> N
     wanted = networks.read_bytes()
     shutil.rmtree(ours.root / ".dvc/cache")
     elsewhere = place.shell()
-    follow(elsewhere, block(SHARE, "dvc artifacts get").replace("<this repository>", str(place.origin)))
+    address = place.origin.as_uri()  # of a path DVC would ask the folders above it for a repository
+    follow(elsewhere, block(SHARE, "dvc artifacts get").replace("<this repository>", address))
     (found,) = place.folder.glob("*.safetensors")
     assert found.read_bytes() == wanted
 

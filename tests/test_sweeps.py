@@ -1,5 +1,6 @@
 """The README's "On 8 GPUs" and "Many machines", word by word in a fresh clone (see guide.py)."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -51,7 +52,9 @@ def test_on_8_gpus(place: Place) -> None:
 
 @pytest.mark.experiments
 def test_a_sweep_and_what_to_do_with_its_best(place: Place, tmp_path: Path) -> None:
-    ours = place.workspace()
+    ours, store = place.workspace(), place.folder / "store"
+    follow(ours, f"dvc remote add -d team {store}")
+    ours.commit("Our remote")
     *start, show = block(GPUS, "dvc exp run --queue").splitlines()
     assert start[1] == "dvc queue start -j 1"
     follow(ours, "\n".join(start).replace("-j 1", "-j 2"))
@@ -73,6 +76,8 @@ def test_a_sweep_and_what_to_do_with_its_best(place: Place, tmp_path: Path) -> N
     assert len(list((ours.root / "dvc_plots").rglob("*fid*sheet.png"))) == 2
     assert YAML(typ="safe").load((ours.root / "params.yaml").read_text())["freeze_d"] == 3
     assert "brave" in ours.git("branch") and "brave-run" in ours.dvc("exp", "list", "origin")
+    networks = hashlib.md5((ours.root / "stages/train/networks.safetensors").read_bytes()).hexdigest()
+    assert (store / "files/md5" / networks[:2] / networks[2:]).is_file()
     assert not list((ours.root / ".dvc/tmp/exps/standalone").glob("tmp*")), "not cleaned up"
 
 
