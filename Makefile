@@ -30,10 +30,10 @@ test: setup  ## every test that needs no GPU, on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-experiments: setup  ## queued, temporary, killed, continued and shared experiments
-	$(BIN)/python -m pytest -m experiments
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m experiments $$(grep -l mark.experiments tests/test_*.py)
 
 test-ssh: setup  ## sharing through a real SSH server on loopback
-	$(BIN)/python -m pytest -m remote -k ssh -rs
+	$(BIN)/python -m pytest -m remote -k ssh -rs $$(grep -l mark.remote tests/test_*.py)
 
 test-remote: setup  ## sharing through real SSH, S3 and WebDAV servers on loopback
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-dev.txt -c constraints.txt

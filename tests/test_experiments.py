@@ -119,8 +119,10 @@ def test_a_temporary_experiment_that_was_killed_goes_on(ours: Workspace) -> None
     process.communicate(timeout=60)
     wait(lambda: not training(ours), "the end of the orphan", 60)
     assert finished(ours) == {} and ours.git("status", "--porcelain") == ""
+    clones = set((ours.root / ".dvc/tmp/exps/standalone").iterdir())
     said = ours.dvc("exp", "run", "--temp", "-n", "whole", "-S", LONG)
     assert "going on from" in said
+    assert set((ours.root / ".dvc/tmp/exps/standalone").glob("tmp*")) <= clones, "not cleaned up"
     assert finished(ours).keys() == {"whole"} and not states(ours)
     assert ours.git("status", "--porcelain") == "" and not (ours.root / "stages/train").exists()
 

@@ -15,7 +15,7 @@ from stylebot.files import read_json
 from stylebot.params import STAGES
 
 ROOT = Path(__file__).parents[1]
-PHOTOS = {"celebrity": 6, "id": 6}  # of each source one photo in so many
+PHOTOS = {"celebrity": 11, "id": 11}  # of each source one photo in so many
 MODELS = {"dlib68": "landmarks.dat", "identity": "identity.dat", "inception": "inception.pt",
           "perceptual": "perceptual.pth"}
 TOY = {
@@ -23,7 +23,7 @@ TOY = {
     "filter": {"sheet_faces": 12},
     "train": {"kimg": 0.032, "batch": 8, "batch_gpu": 8, "tick_kimg": 0.016, "snap_ticks": 1},
     "encode": {"kimg": 0.016, "batch": 4, "synthetic_faces": 8},
-    "superres": {"factors": [4], "sheet_faces": 2},
+    "superres": {"factors": [4], "sheet_faces": 2, "base_faces": 16},
     "fid": {"images": 10, "bootstrap": 50},
     "audit": {"images": 10},
     "report": {"seeds": 2},
