@@ -12,6 +12,7 @@ from stylebot.doctor import (
     RECIPES,
     WARN,
     Machine,
+    examine,
     lacks,
     packages_finding,
     recipe_findings,
@@ -19,6 +20,7 @@ from stylebot.doctor import (
     weight_findings,
     within,
 )
+from stylebot.errors import StylebotError
 from stylebot.files import sha256_file
 from stylebot.recipes import named_recipes
 
@@ -65,15 +67,23 @@ def test_a_silent_remote_does_not_hold_us() -> None:
         within(5, lambda: str(int("x")))
 
 
+def test_elsewhere_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StylebotError, match=r"^no requirements\.txt here: run it in "):
+        examine()
+
+
 def test_remotes_answer_or_say_why_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = new_workspace(tmp_path / "ours", count=1)
     ours.dvc("push", "-q")
     ours.dvc("remote", "add", "-q", "nowhere", "webdav://127.0.0.1:9/dvc")
+    ours.dvc("remote", "add", "-q", "bucket", "gs://bucket/photos")  # its package is not installed
     monkeypatch.chdir(ours.root)
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
     found = {finding.topic: finding for finding in remote_findings()}
     assert found["remote sample (default)"].mark == OK
     assert found["remote nowhere"].mark == WARN and found["remote nowhere"].text
+    assert found["remote bucket"].mark == WARN and "dvc-gs" in found["remote bucket"].text
     (ours.root / ".dvc/config.local").write_text("['remote \"gone\"']\n    user = me\n")
     assert [finding.mark for finding in remote_findings()] == [BAD]
     assert "url" in remote_findings()[0].text

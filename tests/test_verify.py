@@ -62,6 +62,9 @@ def test_a_damaged_remote_is_named_and_heals(ours: Workspace, capsys: pytest.Cap
 def test_mistakes_are_one_line(ours: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StylebotError, match="no remote 'tema'; configured: sample"):
         verify(cloud=False, remotes=["tema"], all_commits=False, remove=False)
+    ours.dvc("remote", "add", "-q", "bucket", "gs://bucket/photos")
+    with pytest.raises(StylebotError, match=r"^bucket: gs is supported, but requires 'dvc-gs'[^\n]*$"):
+        verify(cloud=False, remotes=["bucket"], all_commits=False, remove=False)
     monkeypatch.chdir(tmp_path)
     outside = "not inside of a DVC repository|/ is not a git repository"  # the latter below a stray /.dvc
     with pytest.raises(StylebotError, match=rf"^[^\n]*({outside})[^\n]*$"):

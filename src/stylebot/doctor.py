@@ -167,10 +167,10 @@ def remote_findings(seconds: float = _REMOTE_SEC) -> list[Finding]:
         if not default:
             found.append(Finding("remotes", WARN, "no default remote: dvc remote default NAME"))
         for name in repo.config["remote"]:
-            odb = repo.cloud.get_remote_odb(name, "doctor")
             shown = f"remote {name}" + (" (default)" if name == default else "")
 
-            def look(odb=odb) -> str:
+            def look(name=name) -> str:
+                odb = repo.cloud.get_remote_odb(name, "doctor")  # not without the protocol's package
                 try:
                     odb.fs.info(odb.path)  # exists() says no to wrong credentials and dead servers, too
                 except FileNotFoundError:
@@ -246,6 +246,8 @@ def show(title: str, findings: list[Finding]) -> None:
 
 def examine() -> None:
     """Print everything. Raises StylebotError, naming what is wrong, when even the sample cannot run."""
+    if missing := [name for name in ("requirements.txt", "params.yaml") if not Path(name).is_file()]:
+        raise StylebotError(f"no {missing[0]} here: run it in the repository's folder")
     findings = [python_finding(), packages_finding()]
     graphics, gpus = gpu_findings()
     disk, free_gib = disk_findings()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvc.exceptions import DvcException
+from dvc.fs import RemoteMissingDepsError
 from dvc.repo import Repo
 from rich.console import Console
 from rich.progress import track
@@ -108,7 +109,7 @@ def outputs(repo: Repo, all_commits: bool) -> list[tuple[str, "Output"]]:
 
 
 def stores_of(repo: Repo, cloud: bool, remotes: list[str]) -> list[Store]:
-    """The cache, with `cloud` the default remote, and those named. Raises StylebotError for unknown ones."""
+    """The cache, with `cloud` the default remote, and those named. Raises StylebotError for no remotes."""
     stores = [Store("cache", repo.cache.local, True)]
     default = repo.config["core"].get("remote")
     if cloud and not default:
@@ -117,7 +118,11 @@ def stores_of(repo: Repo, cloud: bool, remotes: list[str]) -> list[Store]:
         if name not in repo.config["remote"]:
             known = ", ".join(repo.config["remote"]) or "none"
             raise StylebotError(f"no remote {name!r}; configured: {known}")
-        stores.append(Store(name, repo.cloud.get_remote_odb(name, "verify"), False))
+        try:
+            odb = repo.cloud.get_remote_odb(name, "verify")
+        except (ImportError, RemoteMissingDepsError) as error:  # gs:// and others need packages of their own
+            raise StylebotError(f"{name}: {one_line(error)}") from error
+        stores.append(Store(name, odb, False))
     return stores
 
 
