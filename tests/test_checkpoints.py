@@ -136,6 +136,7 @@ def test_needed_networks_are_named_unless_allowed(trained: Networks, tmp_path: P
     (lambda t, h: h["configs"]["G"].update(shell="rm"), "unknown architecture argument 'shell'"),
     (lambda t, h: h["configs"]["G"].update(z_dim="512"), "no network has this architecture"),
     (lambda t, h: h.update(format=2), "format 2"),
+    (lambda t, h: h.update(meta=[1]), "not a table"),
     (lambda t, h: h.pop("configs"), "without this project's description"),
 ])
 def test_lying_headers_are_refused(trained: Networks, tmp_path: Path, change: Callable, words: str) -> None:

@@ -84,6 +84,8 @@ def test_missing_option_is_not_a_traceback(tmp_path: Path) -> None:
     ("raise StylebotError('too few faces:\\n  3 of 8 [bold]')", "copy_faces: too few faces: 3 of 8 [bold]\n"),
     ("with open('/dev/full', 'w') as file:\n    file.write('x' * 99999)", "copy_faces: the disk is full ("),
     ("raise PermissionError(13, 'Permission denied', 'a/1.pt')", "copy_faces: a/1.pt: Permission denied\n"),
+    ("Path('folder').mkdir()\nfaces.replace('folder')", "copy_faces: folder: Is a directory\n"),
+    ("Path('in.txt/new').mkdir()", "copy_faces: in.txt/new: Not a directory\n"),
     ("raise RuntimeError('I/O error: No space left on device')", "copy_faces: the disk is full ("),
 ])
 def test_what_a_user_can_fix_is_one_line_and_exit_1(tmp_path: Path, body: str, said: str) -> None:

@@ -62,9 +62,11 @@ def _read_own(path: Path) -> Weights:
         configs, meta, version = header["configs"], header["meta"], header["format"]
     except (KeyError, TypeError, ValueError, RecursionError):
         raise StylebotError("a safetensors file without this project's description of the networks") from None
-    if version != FORMAT or not isinstance(configs, dict) or not isinstance(meta, dict):
+    if version != FORMAT:
         wanted = f"this program reads {FORMAT}"
         raise StylebotError(f"written in format {shown(version)} of this project; {wanted}")
+    if not isinstance(configs, dict) or not isinstance(meta, dict):
+        raise StylebotError("its description of the networks is not a table")
     states: dict[str, dict] = {role: {} for role in ROLES if role in configs}
     encoder: dict = {}
     for name, tensor in tensors.items():

@@ -19,6 +19,7 @@ from stylebot.errors import StylebotError
 from stylebot.files import disk_is_full
 
 _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_OTHER_KIND = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR)  # a file where a folder is wanted, or the reverse
 
 Dep = NewType("Dep", Path)  # a file or folder that must exist
 Out = NewType("Out", Path)  # a file or folder that the stage writes
@@ -142,8 +143,8 @@ def run(main: Callable[..., None]) -> None:
         console.print(f"{name}: {one_line(error)}")
         sys.exit(1)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _NOT_ALLOWED:
-            console.print(f"{name}: {error.filename}: {error.strerror}")
+        if isinstance(error, OSError) and error.errno in (*_NOT_ALLOWED, *_OTHER_KIND):
+            console.print(f"{name}: {error.filename2 or error.filename}: {error.strerror}")
             sys.exit(1)
         if not disk_is_full(error):
             raise
