@@ -6,8 +6,8 @@ Three passes over equally many pictures, in turns, each in batches of 32: Incept
 ready at 299 px; the stage's own pass over held-out faces (PNG, resize, Inception); its own pass over fakes
 (generator, uint8, resize, Inception). The generator as the stage calls it is timed besides, so that what is
 ours can be told from what it costs to make a picture. Medians over the rounds; ratios are to Inception alone
-in the same round, so that a machine that slows down slows both. On a busy machine, OMP_NUM_THREADS=1 and the
-processor's time (--clock cpu).
+in the same round, whose order turns, so that a machine that slows down slows both. Progress bars are left
+out: they redraw by the clock, however slow a busy machine is. There, OMP_NUM_THREADS=1 and --clock cpu.
 """
 
 import statistics
@@ -20,7 +20,7 @@ from typing import Annotated
 import torch
 import typer
 
-from stylebot import dist, fid
+from stylebot import dist, features, fid
 from stylebot.dataset import Dataset
 from stylebot.features import read_batches
 from stylebot.fid import FidParams
@@ -50,9 +50,9 @@ def rounds(
     """Seconds per picture of each pass in each round; a round to warm up is left out."""
     taken: dict[str, list[float]] = {name: [] for name in passes}
     for i in range(repeats + 1):
-        for name, run in passes.items():
+        for name in [*passes][i % len(passes) :] + [*passes][: i % len(passes)]:
             started = clock()
-            pictures = run()
+            pictures = passes[name]()
             if i:
                 taken[name].append((clock() - started) / pictures)
     return taken
@@ -65,6 +65,7 @@ def main(images: Annotated[int, typer.Option(help="fakes per pass")] = 64,
          heldout: Annotated[Path, typer.Option()] = STAGES / "pack/heldout.zip",
          inception: Annotated[Path, typer.Option()] = STAGES / "fetch/inception.pt") -> None:  # fmt: skip
     """Print a row per pass."""
+    fid.track = features.track = lambda steps, *_: steps
     where, data = dist.device(), Dataset(heldout)
     params = load_params("fid", FidParams).model_copy(update={"images": images})
     g, network = load_generator(generator, where), Inception(inception, where)
