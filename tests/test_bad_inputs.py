@@ -26,7 +26,7 @@ def encoder(path: Path, resolution: int) -> Path:
 
 
 def called(folder: Path, stage: str, **given: Path) -> subprocess.CompletedProcess[str]:
-    """A stage by hand in `folder`, where params.yaml lies; paths that a case does not give are empty files."""
+    """A stage by hand in `folder`, where params.yaml lies; what a case does not give is an empty file."""
     every = {"fid": "generator base heldout inception",
              "superres": "encoder generator heldout dataset base perceptual identity inception"}  # fmt: skip
     for name in set(every[stage].split()) - given.keys():
