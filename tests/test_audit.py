@@ -74,11 +74,14 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, ...]:
 def test_metrics_tables_and_sheet(inputs: tuple[Path, ...]) -> None:
     metrics = audit(*inputs, PARAMS)
     assert set(metrics) == {"audit_ok", "audit_copies", "audit_copies_high", "audit_same_person",
-                            "audit_same_person_heldout", "audit_threshold"}  # fmt: skip
+                            "audit_same_person_heldout", "audit_threshold", "audit_people"}  # fmt: skip
     assert metrics["audit_ok"] == 1 and metrics["audit_copies"] == 0
     table = pd.read_csv(inputs[6] / "table.csv")
     assert {("copies", "generated"), ("same_picture", "heldout"), ("people", "generated")} <= set(
         zip(table["name"], table["faces"], strict=True))  # fmt: skip
+    people = table.set_index("name").loc["people"]
+    assert 1 <= people["low"] <= people["value"] <= people["high"]
+    assert metrics["audit_people"] == pytest.approx(min(people["value"], 1000), rel=1e-4)
     near = table[table["name"] == "identity_distance"].set_index("faces")
     assert near.loc["strangers", "low"] < near.loc["strangers", "value"] < near.loc["strangers", "high"]
     assert near.loc["heldout", "value"] < near.loc["strangers", "value"], "nearest of many, and any one"

@@ -1,6 +1,7 @@
 """The stage `fid`, with a stand-in for Inception where the network itself is not the point."""
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from stylebot.fid import FidParams, compare, measure
 from stylebot.generator import Generator
 from stylebot.inception import Inception, features_of
 from stylebot.params import load_params
+from stylebot.render import load_generator, render
 from stylebot.weights import Networks
 
 PARAMS = FidParams(images=40, psi=1.0, noise_mode="random", seed=0, legacy=False, bootstrap=100,
@@ -82,8 +84,6 @@ def test_numbers_table_and_sheet(inputs: tuple[Path, ...]) -> None:
 
 def test_the_same_features_as_of_the_written_files(inputs: tuple[Path, ...], tmp_path: Path) -> None:
     """Streaming without PNGs changes nothing: features of the uint8 pictures, whatever the batch."""
-    from stylebot.render import load_generator, render
-
     g = load_generator(inputs[0], torch.device("cpu"))
     params = PARAMS.model_copy(update={"noise_mode": "const"})
     streamed = features_of(Colours(), stage._fakes(g, params, 16, ""), ("clean",))["clean"]
@@ -151,11 +151,31 @@ def test_parameters_out_of_range(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.slow
-def test_with_inception_itself(model_file: Callable[[str], Path], tmp_path: Path) -> None:
-    tuned = networks(tmp_path / "g.safetensors", 1)
-    heldout = real_faces(tmp_path / "heldout.zip", 10)
-    metrics = measure(tuned, tuned, heldout, model_file("inception.pt"), tmp_path / "out",
-                      PARAMS.model_copy(update={"images": 10}))  # fmt: skip
-    network = Inception(model_file("inception.pt"), torch.device("cpu"))
-    assert network.features(torch.from_numpy(Dataset(heldout).read_all())).shape == (10, 2048)
-    assert metrics["fid_tuned"] > 50 and metrics["kid_tuned"] > 0
+@pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning", "ignore:Matrix is singular")
+@pytest.mark.skipif(sys.platform == "win32", reason="clean-fid's loader wants fork")
+def test_the_stage_gives_what_clean_fids_own_calls_give_of_the_files(
+    model_file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """compute_fid and compute_kid on folders of PNGs, all 2048 columns, to 1e-3; the stage streams its fakes.
+
+    Of the library only the download of its network is replaced, by fetch's file.
+    """
+    cleanfid = pytest.importorskip("cleanfid.fid")
+    params = PARAMS.model_copy(update={"images": 12, "psi": 0.8})
+    tuned, heldout = networks(tmp_path / "g.safetensors", 1), real_faces(tmp_path / "heldout.zip", 10)
+    ours = measure(tuned, tuned, heldout, model_file("inception.pt"), tmp_path / "out", params)
+    g = load_generator(tuned, torch.device("cpu"))
+    made = {"real": Dataset(heldout).read_all(),
+            "fake": render(g, range(12), psi=0.8, noise_mode="random").numpy()}  # fmt: skip
+    for name, rgbs in made.items():
+        (tmp_path / name).mkdir()
+        for i, rgb in enumerate(rgbs):
+            Image.fromarray(rgb.transpose(1, 2, 0)).save(tmp_path / name / f"{i:03d}.png")
+    plain = Inception(model_file("inception.pt"), torch.device("cpu")).net
+    monkeypatch.setattr(cleanfid, "build_feature_extractor",
+                        lambda *_, **__: lambda x: plain((x - 128) / 128))  # fmt: skip
+    folders = {"fdir1": str(tmp_path / "real"), "fdir2": str(tmp_path / "fake"), "mode": "clean"}
+    how = {"num_workers": 0, "device": torch.device("cpu"), "verbose": False}
+    assert ours["fid_tuned"] == pytest.approx(float(cleanfid.compute_fid(**folders, **how)), rel=1e-3)
+    np.random.seed(0)  # noqa: NPY002  the library draws from numpy's global state
+    assert ours["kid_tuned"] == pytest.approx(cleanfid.compute_kid(**folders, **how), rel=1e-3)

@@ -117,43 +117,9 @@ def test_kid_draws_count_rows_and_never_pair_a_row_with_itself() -> None:
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = spread(23, 6, 13), spread(17, 6, 14, 0.2)
     weights = frechet.resamples(23, 5, 0), frechet.resamples(17, 5, 1)
-    whole = frechet.kid_draws(x, y, *weights, 6), frechet.neighbourhoods(x, y)
+    whole = frechet.kid_draws(x, y, *weights, 6)
     monkeypatch.setattr(frechet, "_BLOCK", 5)
-    assert np.allclose(whole[0], frechet.kid_draws(x, y, *weights, 6))
-    assert all(np.array_equal(v, frechet.neighbourhoods(x, y)[k]) for k, v in whole[1].items())
-
-
-def test_neighbourhoods_by_brute_force() -> None:
-    fake, real = spread(25, 3, 15), spread(20, 3, 15, 0.5)
-
-    def gap(a: np.ndarray, b: np.ndarray) -> float:
-        return float(np.linalg.norm(a - b))
-
-    def radius(points: np.ndarray, i: int, k: int) -> float:
-        return sorted(gap(points[i], p) for j, p in enumerate(points) if j != i)[k - 1]
-
-    radii = {(name, k): [radius(points, i, k) for i in range(len(points))]
-             for name, points in (("real", real), ("fake", fake)) for k in (3, 5)}  # fmt: skip
-    found = {name: values.tolist() for name, values in frechet.neighbourhoods(fake, real).items()}
-    within = [[gap(f, r) for r in real] for f in fake]
-    columns = list(zip(*within, strict=True))
-
-    def inside(row: list[float], limits: list[float]) -> list[bool]:
-        return [g <= limit for g, limit in zip(row, limits, strict=True)]
-
-    assert found["precision"] == [any(inside(row, radii["real", 3])) for row in within]
-    assert found["density"] == [sum(inside(row, radii["real", 5])) / 5 for row in within]
-    assert found["recall"] == [any(inside(column, radii["fake", 3])) for column in columns]
-    assert found["coverage"] == inside([min(column) for column in columns], radii["real", 5])
-
-
-def test_neighbourhoods_of_far_and_of_collapsed_fakes() -> None:
-    real = RNG(16).normal(size=(60, 4))
-    means = {k: v.mean() for k, v in frechet.neighbourhoods(real + 100, real).items()}
-    assert means == {"precision": 0, "density": 0, "recall": 0, "coverage": 0}
-    collapsed = real[7] + 1e-3 * RNG(17).normal(size=(60, 4))
-    means = {k: v.mean() for k, v in frechet.neighbourhoods(collapsed, real).items()}
-    assert means["precision"] == 1 and means["recall"] < 0.1 and means["coverage"] < 0.3
+    assert np.allclose(whole, frechet.kid_draws(x, y, *weights, 6))
 
 
 @pytest.mark.slow

@@ -18,8 +18,8 @@ LIBRARY = ROOT / "src" / "stylebot"
 LAYERS = (
     "errors cli params files",
     "ops convolutions ema draws wavelets degrade geometry pose quality duplicates identities likeness "
-    "fivepoints frechet parquet schedules sheets charts meanings differences tables jpeg probes embedded "
-    "scenes scenery staging",
+    "fivepoints frechet neighbours parquet schedules sheets charts meanings differences tables jpeg probes "
+    "embedded scenes scenery staging",
     "generator discriminator losses augment encoder psp skips",
     "photos sources consent entries faces crops limits lineups inspection workers machines dataset weights "
     "arrays pickles torchfile official rosinality legacy checkpoints dist randomness compiled trainer "

@@ -163,5 +163,16 @@ def test_how_many_people_a_generator_makes() -> None:
     pool = faces(25, 10).identity
     drawn = pool[RNG(11).integers(0, 25, 600)]
     made = Faces(drawn, drawn, drawn, drawn[0])
-    assert people_made(made, 0.3) == pytest.approx(25, rel=0.1)
-    assert people_made(Faces(pool, pool, pool, pool[0]), 0.3) == float("inf")
+    assert people_made(made, 0.3)[0] == pytest.approx(25, rel=0.1)
+    assert people_made(Faces(pool, pool, pool, pool[0]), 0.3) == (float("inf"), 100, float("inf"))
+
+
+def test_the_interval_of_people_holds_how_many_there_are() -> None:
+    """Of 95 % intervals at least 90 %, with few coincidences (300 people) and with many (25)."""
+    for count, drawn in ((25, 60), (300, 150)):
+        pool, held = np.eye(count, dtype=np.float32), []
+        for seed in range(60):
+            who = pool[RNG(seed).integers(0, count, drawn)]
+            _, low, high = people_made(Faces(who, who, who, who[0]), 0.3)
+            held.append(low <= count <= high)
+        assert np.mean(held) >= 0.9, (count, np.mean(held))

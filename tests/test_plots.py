@@ -1,10 +1,14 @@
 """`dvc plots show` without internet: the page brings vega along, as its authors published it."""
 
 import hashlib
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from browser import browser, needed
+from ruamel.yaml import YAML
 from workspaces import ROOT, Workspace, new_workspace
 
 SHA256 = {  # of build/NAME.min.js in the npm package
@@ -38,10 +42,35 @@ def test_the_page_of_plots_loads_nothing(workspace: Workspace) -> None:
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", rest) and "{scripts}" not in rest
 
 
+@needed
+def test_every_number_of_fid_is_a_plot_with_its_interval(workspace: Workspace, tmp_path: Path) -> None:
+    """As dvc.yaml has it; each number on a scale of its own: a KID of .1 beside a FID of 100."""
+    (entry,) = (e for e in plots() if isinstance(e, dict) and "stages/fid/table.csv" in e)
+    shutil.copytree(ROOT / ".dvc/plots", workspace.root / ".dvc/plots")
+    (workspace.root / "table.csv").write_text(
+        "name,value,low,high,fakes,real\nfid_tuned,108,101,115,40,14\nkid_tuned,0.12,0.1,0.14,40,14\n"
+    )
+    (workspace.root / "dvc.yaml").write_text(json.dumps({"plots": [{"table.csv": entry.popitem()[1]}]}))
+    workspace.dvc("plots", "show", "-o", "out")
+    page = workspace.root / "out/index.html"
+    svg = page.with_name("svg.html")  # drawn as elements, which can be asked
+    svg.write_text(page.read_text(encoding="utf-8").replace(", spec)", ", spec, {renderer: 'svg'})"))
+    with browser(tmp_path / "profile") as shown:
+        shown.open(svg, 900)
+        texts = shown.value("[...document.querySelectorAll('svg text')].map((e) => e.textContent)")
+        marks = shown.value("[...document.querySelectorAll('.mark-rule.role-mark line')].map((e) => "
+                            "e.getBoundingClientRect().width)")
+        assert shown.said == shown.asked == []
+    assert {"fid_tuned", "kid_tuned", "0.12", "workspace"} <= set(texts)
+    assert len(marks) == 2 and min(marks) > 400, "an interval fills its scale"
+
+
+def plots() -> list:
+    return YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
+
+
 def test_titles_are_no_javascript() -> None:
     """DVC writes a title into a script between single quotes: one with an apostrophe shows no plot at all."""
-    from ruamel.yaml import YAML
-
-    plots = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"]
-    titles = [title for entry in plots if isinstance(entry, dict) for title in entry]
-    assert titles and not [title for title in titles if re.search(r"""['"\\]""", title)]
+    drawn = [entry for entry in plots() if isinstance(entry, dict)]
+    titles = [title for entry in drawn for name, how in entry.items() for title in (name, how.get("title"))]
+    assert titles and not [title for title in titles if title and re.search(r"""['"\\]""", title)]

@@ -1,9 +1,6 @@
 """The report: whole, honest about its inputs, without network, readable by everybody."""
 
 import html.parser
-import json
-import shutil
-import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -227,71 +224,3 @@ def test_the_headline_reads_the_interval(low: float, high: float, said: str) -> 
 def test_numbers_follow_the_pipeline_and_carry_their_intervals(made: Inputs) -> None:
     assert [row[:2] for row in dict(numbers(made.metrics))["fid"]] == [("kid_ratio", "0.41 (0.3 to 0.5)")]
     assert [stage for stage, _ in numbers(made.metrics)] == ["filter", "pack", "fid", "audit"]
-
-
-MOVES = """<script>
-for (const [name, value] of [["#step", 0], [".cut input", 80]]) {
-  const slider = document.querySelector(name);
-  slider.value = value;
-  slider.dispatchEvent(new Event("input"));
-}
-</script></body>"""
-
-
-def browsed(url: str, profile: Path) -> str:
-    """The page after its scripts have run in a browser without a network; nothing may reach the console."""
-    done = subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}",
-         "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1600,1000", "--enable-logging=stderr",
-         "--virtual-time-budget=4000", "--dump-dom", url],
-        capture_output=True, text=True, timeout=120, check=True)
-    assert "CONSOLE" not in done.stderr
-    return done.stdout
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-def test_a_browser_runs_it_and_its_sliders_work(page: Path, tmp_path: Path) -> None:
-    moved = tmp_path / "moved.html"
-    moved.write_text(page.read_text(encoding="utf-8").replace("</body>", MOVES), encoding="utf-8")
-    tags = Tags(browsed(moved.as_uri(), tmp_path))
-    steps = [div for div in tags.of("div") if "data-label" in div]
-    assert ["hidden" in div for div in steps] == [False, True, True]
-    assert next(s["aria-valuetext"] for s in tags.of("input") if s.get("id") == "step") == "0 kimg"
-    assert next(div["style"] for div in tags.of("div") if div.get("class") == "cut") == "--at: 80%;"
-
-
-LOOKS = """<!doctype html><body><script>
-const page = %s;
-for (const width of [390, 1440]) {
-  const frame = document.createElement("iframe");
-  frame.width = width; frame.height = 900; frame.srcdoc = page;
-  frame.onload = () => {
-    const doc = frame.contentDocument, shown = [...doc.querySelectorAll("p, li, td, th, h1, h2, h3, dt, dd")];
-    const text = shown.filter((e) => e.textContent.trim() && e.getClientRects().length);
-    const sizes = text.map((e) => parseFloat(frame.contentWindow.getComputedStyle(e).fontSize));
-    const slides = [...doc.querySelectorAll("input, .wide")].filter((e) => e.getClientRects().length);
-    const reached = slides.filter((e) => { e.focus(); return doc.activeElement === e; });
-    const cut = doc.querySelector(".cut").getBoundingClientRect();
-    const said = document.createElement("output");
-    said.dataset.found = [width, doc.documentElement.scrollWidth, Math.min(...sizes), slides.length,
-                          reached.length, cut.left, cut.right].join(" ");
-    document.body.append(said);
-  };
-  document.body.append(frame);
-}
-</script></body>"""
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
-def test_it_is_readable_on_a_phone_and_on_a_screen(page: Path, tmp_path: Path) -> None:
-    """Nothing sticks out sideways, no text is tiny, and the keyboard reaches every slider and wide table."""
-    looks = tmp_path / "looks.html"
-    text = json.dumps(page.read_text(encoding="utf-8")).replace("</", "<\\/")
-    looks.write_text(LOOKS % text, encoding="utf-8")
-    said = [output["data-found"] for output in Tags(browsed(looks.as_uri(), tmp_path)).of("output")
-            if "data-found" in output]  # fmt: skip
-    assert len(said) == 2
-    for width, needed, smallest, slides, reached, left, right in (map(float, one.split()) for one in said):
-        assert needed <= width and smallest >= 12
-        assert slides == reached >= 4
-        assert 0 <= left < right <= width

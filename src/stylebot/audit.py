@@ -142,8 +142,7 @@ def audit(
             table.loc[len(table)] = row
         distances, at = by_kind["generated"]
         each |= {look.name: distances, f"{look.name}_file": [training.names[i] for i in at]}
-    people_count = people_made(known["generated"], limits.identity)
-    table.loc[len(table)] = ["people", "generated", people_count, None, None]
+    table.loc[len(table)] = ["people", "generated", *people_made(known["generated"], limits.identity)]
     write_bytes(out / "table.csv", _csv(table))
     nearest_first = pd.DataFrame(each).sort_values(["copy", "identity_distance"], ascending=[False, True])
     write_bytes(out / "nearest.csv", _csv(nearest_first))
@@ -162,7 +161,10 @@ def _each(near: Nearest, seeds: range, names: list[str]) -> dict[str, object]:
 
 
 def metrics_of(table: pd.DataFrame, limits: Thresholds, max_copies: float) -> dict[str, float]:
-    """The few numbers of the metrics file; audit_ok is 1 when the share of copies is within max_copies."""
+    """The few numbers of the metrics file; audit_ok is 1 when the share of copies is within max_copies.
+
+    audit_people ends at 1 / rate: where chance alone matches so many pairs, more people cannot be told.
+    """
     rows = table.set_index(["name", "faces"])
     copies = rows.loc[("copies", "generated")]
     return {
@@ -172,4 +174,5 @@ def metrics_of(table: pd.DataFrame, limits: Thresholds, max_copies: float) -> di
         "audit_same_person": float(rows.loc[("same_person", "generated"), "value"]),
         "audit_same_person_heldout": float(rows.loc[("same_person", "heldout"), "value"]),
         "audit_threshold": limits.identity,
+        "audit_people": float(min(rows.loc[("people", "generated"), "value"], 1 / limits.rate)),
     }

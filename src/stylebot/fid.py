@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from rich.progress import track
 
-from stylebot import frechet
+from stylebot import frechet, neighbours
 from stylebot.dataset import Dataset
 from stylebot.dist import device
 from stylebot.errors import StylebotError
@@ -98,10 +98,11 @@ def _distances(
     draws = frechet.kid_draws(x, y, weights_x, weights_y, width)
     found["kid"] = around(frechet.kid_subsets(fake, real, 0), draws, confidence), draws
     found["kid_full"] = around(frechet.kid(fake, real), draws, confidence), draws
-    for name, values in frechet.neighbourhoods(x, y).items():
-        counts = weights_x if len(values) == len(x) else weights_y
-        draws = counts @ values / len(values)
-        found[name] = between(float(values.mean()), draws, confidence), draws
+    strays = neighbours.spread(x, y, len(weights_x), 0)
+    for name, values in neighbours.scores(x, y).items():
+        draws = values.mean() + strays[name]
+        e, most = around(float(values.mean()), draws, confidence), np.inf if name == "density" else 1.0
+        found[name] = Estimate(e.value, max(e.low, 0.0), min(e.high, most)), draws
     return found
 
 

@@ -1,16 +1,15 @@
-"""Distances between two sets of features: FID, KID, neighbourhood scores, each with an interval.
+"""Distances between two sets of features: FID and KID, each with an interval.
 
 Feature sets are float arrays [N, d], one row per picture. Everything is computed in float64 and depends on
 the arguments alone (the randomness of subsets and of the bootstrap comes from a seed).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
 
-_BLOCK = 2048  # rows of a kernel or distance matrix held at a time
+_BLOCK = 2048  # rows of a kernel held at a time
 
 
 @dataclass(frozen=True)
@@ -196,50 +195,6 @@ def kid(x: np.ndarray, y: np.ndarray) -> float:
     """The unbiased KID over all pairs: what `kid_subsets` would give with infinitely many subsets."""
     ones = np.ones((1, len(x))), np.ones((1, len(y)))
     return float(kid_draws(np.asarray(x, np.float64), np.asarray(y, np.float64), *ones, x.shape[1])[0])
-
-
-# ---------------------------------------------------------------- neighbourhoods
-
-
-def _distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Squared distances of blocks of rows of x to all rows of y: (rows, [block, M])."""
-    y2 = np.sum(y * y, axis=1)
-    for start in range(0, len(x), _BLOCK):
-        part = x[start : start + _BLOCK]
-        yield slice(start, start + len(part)), np.sum(part * part, axis=1)[:, None] + y2 - 2 * part @ y.T
-
-
-def _radii(x: np.ndarray, k: int) -> np.ndarray:
-    """Squared distance [N] of each row to its k-th nearest other row."""
-    radii = np.empty(len(x))
-    for rows, distance in _distances(x, x):
-        distance[np.arange(len(distance)), np.arange(rows.start, rows.stop)] = np.inf
-        radii[rows] = np.partition(distance, k - 1, axis=1)[:, k - 1]
-    return radii
-
-
-def neighbourhoods(
-    fake: np.ndarray, real: np.ndarray, k: int = 3, k_density: int = 5
-) -> dict[str, np.ndarray]:
-    """Per-picture values whose means are precision, density (over fakes), recall, coverage (over reals).
-
-    precision: the fake lies within the k-th neighbour radius of some real one, 0 or 1
-    recall: the real one lies within the k-th neighbour radius of some fake, 0 or 1
-    density: in how many reals' k_density-radii the fake lies, over k_density; not bounded by 1
-    coverage: some fake lies within the real one's k_density-radius, 0 or 1
-    Both sets need more than k_density rows.
-    Source: Kynkaanniemi et al. 2019 (k = 3); Naeem et al. 2020 (k = 5).
-    """
-    real_k, real_density, fake_k = _radii(real, k), _radii(real, k_density), _radii(fake, k)
-    precision, density = np.empty(len(fake)), np.empty(len(fake))
-    recall, nearest = np.zeros(len(real), bool), np.full(len(real), np.inf)
-    for rows, distance in _distances(fake, real):
-        precision[rows] = (distance <= real_k).any(1)
-        density[rows] = (distance <= real_density).sum(1) / k_density
-        recall |= (distance <= fake_k[rows, None]).any(0)
-        nearest = np.minimum(nearest, distance.min(0))
-    coverage = (nearest <= real_density).astype(float)
-    return {"precision": precision, "density": density, "recall": recall.astype(float), "coverage": coverage}
 
 
 # ---------------------------------------------------------------- intervals

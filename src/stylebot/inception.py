@@ -51,7 +51,7 @@ def resized(rgb: torch.Tensor, resize: str) -> torch.Tensor:
     to whole levels; on the device of `rgb`.
     """
     rows, columns = (torch.from_numpy(resize_matrix(n, resize)).to(rgb.device) for n in rgb.shape[-2:])
-    return (rows @ (rgb.float() @ columns.T)).clamp(0, 255)
+    return (rows @ (rgb.float() @ columns.T)).clamp_(0, 255)
 
 
 class Inception:
@@ -83,7 +83,8 @@ class Inception:
         if rgb.shape[1] == 1:
             rgb = rgb.expand(-1, 3, -1, -1)
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            out = self.net((resized(rgb, resize) - 128) / 128)
+            # in place: new memory for 32 pictures of 299 px costs more than the arithmetic on it
+            out = self.net(resized(rgb, resize).sub_(128).div_(128))
         return out.float().cpu().numpy()
 
 

@@ -26,6 +26,7 @@ _FEWEST_PAIRS = 100
 _LEVELS = 200  # of probability at which the distances of strangers are remembered
 _MOST = 4000  # faces that thresholds are calibrated on: 8 million pairs
 _BLOCK = 1024
+_DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -251,11 +252,19 @@ def share(hits: np.ndarray, confidence: float = 0.95) -> tuple[float, float, flo
     return float(hits.mean()), float(interval.low), float(interval.high)
 
 
-def people_made(faces: Faces, threshold: float) -> float:
-    """How many people the generator makes, judged by how often two of its faces are one person.
+def people_made(faces: Faces, threshold: float) -> tuple[float, float, float]:
+    """How many people the generator makes, by how often two of its faces are one person: value, low, high.
 
     1 / (share of pairs under the threshold): exact when all its people are equally likely. Cannot exceed
     1 / false_match_rate by much, where chance matches are all that is left; infinite when no pair matches.
+    95 %: percentiles over resampled faces, no face paired with itself; without a match the rule of three.
     """
-    same = identity_distances(faces, faces)[np.triu_indices(len(faces.identity), 1)] < threshold
-    return float(1 / same.mean()) if same.any() else float("inf")
+    same = identity_distances(faces, faces) < threshold
+    np.fill_diagonal(same, False)
+    count, pairs = len(same), len(same) * (len(same) - 1)
+    if not same.any():
+        return float("inf"), pairs / 2 / 3, float("inf")
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), _DRAWS).astype(np.float32)
+    shares = np.sum(drawn @ same * drawn, 1) / (count**2 - np.square(drawn).sum(1))
+    few, many = np.quantile(shares, [0.025, 0.975])
+    return float(pairs / same.sum()), float(1 / many), float(1 / few) if few > 0 else float("inf")

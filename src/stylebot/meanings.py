@@ -23,6 +23,8 @@ _SIGNS = """Mean verdict on real faces, 1: all called real. Near 1 the discrimin
     augmentation is steered to hold it at train.ada_target."""
 _COPIES = """Share of generated faces that are nearer to a training face, by person and by picture, than
     strangers ever are."""
+_PEOPLE = """Different people among the faces that the generator can make, by how often two of its faces pass
+    for one person. Ends at 1 / audit.false_match_rate: more cannot be told from chance."""
 _PSNR = """How near the pixels are to the original. Blur scores well here, so this favours bicubic; it guards
     against invention."""
 _LPIPS = "How different result and original look to a network trained on human eyes. Blur scores badly."
@@ -84,6 +86,7 @@ _SAYS = {
     "audit_copies_high": ("copies, upper end", "lower", "Upper end of the interval of that share."),
     "audit_same_person": ("look-alikes", "lower", "Generated faces that pass for a training person."),
     "audit_same_person_heldout": ("look-alikes by chance", "", "The same for real people never trained on."),
+    "audit_people": ("people that it makes", "higher", _PEOPLE),
     "audit_threshold": ("threshold", "", "Identity distance below which two faces pass for one person."),
 }
 _PLAIN = {None: "", "_bicubic": ", bicubic", "_lanczos": ", Lanczos", "_pure": ", mode pure",
