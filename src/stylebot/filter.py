@@ -20,7 +20,7 @@ from stylebot.files import atomic
 from stylebot.fivepoints import POINTS
 from stylebot.identities import cluster
 from stylebot.inspection import Inspection, inspect
-from stylebot.limits import Thresholds, margins, nearest, refusals, upright_score
+from stylebot.limits import Thresholds, margins, nearest, refusals
 from stylebot.lineups import Sheets, write_sheets
 from stylebot.params import Section
 from stylebot.parquet import read_table
@@ -46,13 +46,13 @@ class FilterParams(Section):
         return self.id if source == "id" else self.celebrity
 
 
-RANKED = ("det_score", "scale", "pad_fraction", "yaw_deg", "pitch_deg", "sharpness_db", "worst_direction_db",
-          "noise", "blockiness", "luminance", "under_exposed", "over_exposed", "dynamic_bits", "light_stops",
+RANKED = ("face_score", "scale", "pad_fraction", "yaw_deg", "pitch_deg", "sharpness_db", "worst_direction_db",
+          "noise", "blockiness", "highlight", "over_exposed", "dynamic_bits", "light_stops",
           "colour_cast", "eyes_open", "skin_share")
 _FROM_ALIGN = ("det_score", "second_area_ratio", "scale", "pad_fraction", "roll_deg")
 _CARRIED = ("face_id", "source", "photo", "sha256", "qsize_px", "grey")
 NO_CONSENT = "no_consent"
-_UNJUDGED = (*quality.BY_68_POINTS[:-1], "upright_score", "head_share")
+_UNJUDGED = (*quality.BY_68_POINTS[:-1], "head_share")
 
 
 def recognisable(scores: dict[str, float]) -> float:
@@ -61,7 +61,7 @@ def recognisable(scores: dict[str, float]) -> float:
     The mean of the detector's confidence and of sharpness, alone among all components to tell whose faces are
     mistaken: `bench/discard.py` measures how well. Ours.
     """
-    return (scores["det_score"] + scores["sharpness_db"]) / 2
+    return (scores["face_score"] + scores["sharpness_db"]) / 2
 
 
 def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
@@ -76,7 +76,6 @@ def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
                                 "margin": np.nan, "nearest_limit": "", "limit": np.nan})
             continue
         values = {name: float(row[name]) for name in _FROM_ALIGN} | found.measures
-        values["upright_score"] = upright_score(values)
         scores = {name: quality.score(name, values[name]) for name in quality.SCALES}
         grey, limits = bool(row["grey"]), params.thresholds(row["source"])
         ranked = {name: scores[name] for name in RANKED}

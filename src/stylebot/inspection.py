@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stylebot import duplicates, faces, fivepoints, photos, pose, quality
+from stylebot import confidence, duplicates, faces, fivepoints, photos, pose, quality
 from stylebot.crops import AlignedFaces
 from stylebot.errors import StylebotError
 from stylebot.files import Memo, sha256_file
@@ -85,6 +85,7 @@ def _native_blockiness(job: _Job) -> float:
 def _inspect(job: _Job) -> Inspection:
     rgb = _crops(job.aligned, job.written).rgb(job.row)
     measures = asdict(quality.measure(rgb, crop_landmarks(job.row, rgb.shape[0])))
+    measures["face_score"] = confidence.face_score(rgb)
     measures["blockiness"] = _native_blockiness(job)
     measures["head_share"] = measures["chin_distance"] * job.row["qsize_px"] / job.row["height_px"]
     embedding = _recogniser(job.identity).embed([rgb])[0]
@@ -93,7 +94,7 @@ def _inspect(job: _Job) -> Inspection:
 
 
 def _code_version() -> str:
-    modules = (duplicates, faces, fivepoints, photos, pose, quality)
+    modules = (confidence, duplicates, faces, fivepoints, photos, pose, quality)
     text = [sha256_file(Path(path)) for path in (__file__, *(module.__file__ for module in modules))]
     return " ".join(text + [version(name) for name in ("pillow", "dlib-bin", "numpy", "scipy")])
 
