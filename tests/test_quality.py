@@ -237,9 +237,10 @@ def test_copies_are_found_and_other_faces_are_not() -> None:
     everything = [*rgbs, *copies]
     hashes = np.array([duplicates.perceptual_hash(x) for x in everything], np.uint64)
     mirrored = np.array([duplicates.perceptual_hash(x[:, ::-1]) for x in everything], np.uint64)
-    groups = duplicates.duplicate_groups(hashes, mirrored, lambda i: everything[i], 8, 0.9)
+    prints = np.stack([duplicates.fingerprint(x) for x in everything])
+    groups = duplicates.duplicate_groups(hashes, mirrored, prints, 8, 0.9)
     assert groups[12:].tolist() == groups[:5].tolist() and len(set(groups.tolist())) == 12
-    whatever_the_hash = duplicates.duplicate_groups(hashes, mirrored, lambda i: everything[i], 64, 0.9)
+    whatever_the_hash = duplicates.duplicate_groups(hashes, mirrored, prints, 64, 0.9)
     assert whatever_the_hash.tolist() == groups.tolist()
 
 

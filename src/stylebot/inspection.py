@@ -21,23 +21,30 @@ from stylebot.workers import Crash, each
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a face: native `measures`, hashes of the crop and its mirror, embedding [128]."""
+    """What is known of a face: native `measures`, hashes of crop and mirror image, fingerprint, embedding.
+
+    fingerprint: float16 [48,48], see stylebot.duplicates, 230 MB of 50,000 faces; embedding: float32 [128]
+    """
 
     measures: dict[str, float]
     hash: int
     mirrored: int
+    fingerprint: np.ndarray
     embedding: np.ndarray
 
     def to_bytes(self) -> bytes:
         """As JSON."""
-        vector = base64.b64encode(self.embedding.astype("<f4").tobytes()).decode()
-        return json.dumps([self.measures, self.hash, self.mirrored, vector]).encode()
+        arrays = (self.fingerprint.astype("<f2"), self.embedding.astype("<f4"))
+        packed = (base64.b64encode(array.tobytes()).decode() for array in arrays)
+        return json.dumps([self.measures, self.hash, self.mirrored, *packed]).encode()
 
     @staticmethod
     def from_bytes(content: bytes) -> "Inspection":
         """The inverse of `to_bytes`."""
-        measures, straight, mirrored, vector = json.loads(content)
-        return Inspection(measures, straight, mirrored, np.frombuffer(base64.b64decode(vector), "<f4"))
+        measures, straight, mirrored, *packed = json.loads(content)
+        fine, vector = map(base64.b64decode, packed)
+        fingerprint = np.frombuffer(fine, "<f2").reshape(duplicates.PRINT_PX, duplicates.PRINT_PX)
+        return Inspection(measures, straight, mirrored, fingerprint, np.frombuffer(vector, "<f4"))
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ def _inspect(job: _Job) -> Inspection:
     measures["head_share"] = measures["chin_distance"] * job.row["qsize_px"] / job.row["height_px"]
     embedding = _recogniser(job.identity).embed([rgb])[0]
     straight, mirrored = (duplicates.perceptual_hash(side) for side in (rgb, rgb[:, ::-1]))
-    return Inspection(measures, straight, mirrored, embedding)
+    return Inspection(measures, straight, mirrored, duplicates.fingerprint(rgb), embedding)
 
 
 def _code_version() -> str:
