@@ -173,8 +173,12 @@ def select(aligned: Path, photos: Path, identity: Path, out: Path, sheets: Sheet
     if not rows:
         raise StylebotError(f"{aligned}/faces.parquet holds no faces; {aligned}/photos.parquet says why")
     crops = AlignedFaces(aligned)
-    without = barred(photos, {(row["source"], row["photo"]) for row in rows}, params.consent == "required",
-                     date.today())
+    files = read_table(aligned / "photos.parquet", columns=["source", "photo", "sha256"])
+    without, nowhere = barred(photos, files.itertuples(index=False, name=None), params.consent == "required",
+                              date.today())
+    if nowhere:
+        told = f"{len(nowhere)} rows of consent.csv, such as {nowhere[0]}, name no photo"
+        Console(stderr=True, markup=False).print(told)
     faces = judge(rows, inspect(rows, aligned, photos, identity), params, without)
     five = sum(len(row["landmarks"]) == 2 * POINTS for row in rows)
     if five:
