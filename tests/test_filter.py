@@ -241,3 +241,19 @@ def test_wrong_params_are_named(tmp_path: Path, change: dict, message: str) -> N
 def test_every_limit_belongs_to_a_component() -> None:
     named = {name.split("_", 1)[1] for name in Thresholds.model_fields if name != "grey"}
     assert named == set(REASONS) and set(stage.RANKED) <= set(stage.quality.SCALES)
+
+
+def test_who_is_who_is_sought_once_for_given_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sought, cluster = [], stage.identities.cluster
+
+    def counted(*what: object) -> np.ndarray:
+        sought.append(1)
+        return cluster(*what)
+
+    monkeypatch.setattr(stage.identities, "cluster", counted)
+    faces = [face(n) for n in range(3)]
+    labels = [run(tmp_path, faces, params())[1]["identity"].tolist() for _ in range(2)]
+    assert len(sought) == 1 and labels[0] == labels[1]
+    run(tmp_path, faces, params(identity_distance=0.5))
+    run(tmp_path, [*faces, face(3)], params())
+    assert len(sought) == 3
