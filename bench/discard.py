@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from stylebot import quality
 from stylebot.align import AlignParams, align_photo
+from stylebot.confidence import face_score
 from stylebot.faces import Identity
 from stylebot.filter import RANKED, recognisable
 from stylebot.inspection import crop_landmarks
@@ -102,6 +103,7 @@ def judged(picture: Image.Image, landmarks: Path, network: Identity) -> tuple[di
         return None
     row, rgb = entry.rows[0], np.asarray(Image.open(io.BytesIO(entry.pngs[0])))
     values = vars(quality.measure(rgb, crop_landmarks(row, rgb.shape[0]))) | row
+    values["face_score"] = face_score(rgb)
     box = [round(row[name]) for name in ("x0", "y0", "x1", "y1")]
     values["blockiness"] = quality.blockiness(np.asarray(picture.crop(box).convert("L")))
     scores = {name: quality.score(name, float(values[name])) for name in quality.SCALES}

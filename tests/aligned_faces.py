@@ -36,6 +36,7 @@ def write_aligned(root: Path, faces: list[dict]) -> Path:
         write_zip(root / "align" / f"{source}.zip", sorted(pngs))
     table = pd.DataFrame(rows).sort_values(["source", "photo", "face_index"])
     table.to_parquet(root / "align" / "faces.parquet", index=False)
+    table[["source", "photo", "sha256"]].to_parquet(root / "align" / "photos.parquet", index=False)
     return root / "align"
 
 

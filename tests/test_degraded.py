@@ -9,9 +9,9 @@ from PIL import Image
 from test_quality import FACES, LUMA, blurred, clip, covered, jpeg, moved, noisy, shrunk, side_lit
 
 from stylebot import quality
-from stylebot.faces import Detector
+from stylebot.confidence import face_score
 from stylebot.filter import FilterParams
-from stylebot.limits import REASONS, margins, refusals, upright_score
+from stylebot.limits import REASONS, margins, refusals
 from stylebot.params import load_params
 
 ROOT = Path(__file__).parents[1]
@@ -43,33 +43,26 @@ WORST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def detector() -> Detector:
-    return Detector()
-
-
-def values(rgb: np.ndarray, points: np.ndarray, detector: Detector) -> dict[str, float]:
+def values(rgb: np.ndarray, points: np.ndarray) -> dict[str, float]:
     """Native values of an aligned face that nothing but its pixels speaks against."""
-    scores = detector._search(rgb)[1]
     measured = vars(quality.measure(rgb, points)) | {"blockiness": quality.blockiness(rgb @ LUMA)}
-    found = INNOCENT | measured | {"det_score": float(scores[0]) if len(scores) else 0.0}
-    return found | {"upright_score": upright_score(found)}
+    return INNOCENT | measured | {"face_score": face_score(rgb)}
 
 
-def kept(worsened: Callable[[np.ndarray], np.ndarray], detector: Detector) -> float:
+def kept(worsened: Callable[[np.ndarray], np.ndarray]) -> float:
     """Share of the faces that pass the limits of params.yaml for photos in the wild."""
-    margin = [margins(values(worsened(rgb), points, detector), False, LIMITS) for rgb, points in FACES]
+    margin = [margins(values(worsened(rgb), points), False, LIMITS) for rgb, points in FACES]
     return float(np.mean([not refusals(one, False, LIMITS) for one in margin]))
 
 
-def test_clean_faces_are_kept(detector: Detector) -> None:
-    assert kept(lambda rgb: rgb, detector) >= 0.95
+def test_clean_faces_are_kept() -> None:
+    assert kept(lambda rgb: rgb) >= 0.95
 
 
 @pytest.mark.parametrize("worst", WORST.values(), ids=WORST.keys())
-def test_the_worst_of_each_degradation_is_refused(worst: Callable, detector: Detector) -> None:
-    assert kept(worst, detector) <= 0.05
+def test_the_worst_of_each_degradation_is_refused(worst: Callable) -> None:
+    assert kept(worst) <= 0.05
 
 
-def test_every_limit_is_on_a_value_that_is_measured(detector: Detector) -> None:
-    assert set(REASONS) <= set(values(*FACES[0], detector))
+def test_every_limit_is_on_a_value_that_is_measured() -> None:
+    assert set(REASONS) <= set(values(*FACES[0]))

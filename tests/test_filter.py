@@ -16,7 +16,7 @@ from stylebot import inspection
 from stylebot.errors import StylebotError
 from stylebot.filter import FilterParams, select
 from stylebot.inspection import crop_landmarks
-from stylebot.limits import REASONS, Thresholds, margins, nearest, refusals, upright_score
+from stylebot.limits import REASONS, Thresholds, margins, nearest, refusals
 from stylebot.lineups import Sheets
 from stylebot.params import load_params
 
@@ -27,8 +27,8 @@ def thresholds(**limits: object) -> Thresholds:
     return Thresholds(**(dict.fromkeys(Thresholds.model_fields) | {"grey": True} | limits))
 
 
-LIMITS = {"min_det_score": 0.5, "max_scale": 2.0, "max_pad_fraction": 0.1, "min_sharpness_db": -12.0,
-          "min_luminance": 0.05, "max_luminance": 0.65, "max_over_exposed": 0.1, "max_under_exposed": 0.85,
+LIMITS = {"min_face_score": 0.5, "max_scale": 2.0, "max_pad_fraction": 0.1, "min_sharpness_db": -12.0,
+          "min_highlight": 0.08, "max_luminance": 0.65, "max_over_exposed": 0.1,
           "min_dynamic_bits": 5.0, "max_blockiness": 2.5, "max_noise": 5.0}
 
 
@@ -97,7 +97,7 @@ def test_each_fault_is_refused_for_its_own_reason(tmp_path: Path) -> None:
              face(6, name="bright.jpg", rgb=clip(FACES[6][0] * 2.5)),
              face(7, name="padded.jpg", pad_fraction=0.4),
              face(8, name="compressed.jpg", jpeg=6), face(9, name="face_too_small.jpg", scale=4.0),
-             face(10, name="low_confidence.jpg", det_score=0.1),
+             face(10, name="low_confidence.jpg", rgb=np.rot90(FACES[10][0]).copy()),
              face(4, name="noisy.jpg", rgb=clip(rgb + np.random.default_rng(0).normal(0, 25, rgb.shape)))]
     metrics, table = run(tmp_path, faces, params())
     assert table.loc[["00.jpg", "01.jpg", "02.jpg", "03.jpg"], "accepted"].all(), table["reasons"]
@@ -109,25 +109,15 @@ def test_each_fault_is_refused_for_its_own_reason(tmp_path: Path) -> None:
         assert good.width == bad.width == 1204 and bad.height > good.height - 60
 
 
-def test_a_low_score_of_an_upright_face_is_not_that_of_a_turned_one() -> None:
-    """An upright drawing and a tilted or turned head: the same detector's score, not the same verdict."""
-    limits = load_params("filter", stage.FilterParams, path=ROOT / "params.yaml").celebrity
-    only = thresholds(min_det_score=limits.min_det_score, min_upright_score=limits.min_upright_score)
-    values = dict.fromkeys(REASONS, 0.0) | {"det_score": 0.35}
-    for roll, yaw, reasons in ((2.0, -3.0, ["low_confidence"]), (-9.0, 30.0, []), (14.0, 0.0, [])):
-        face = values | {"roll_deg": roll, "yaw_deg": yaw}
-        assert against(face | {"upright_score": upright_score(face)}, False, only) == reasons
-
-
 def test_confidence_and_sharpness_say_who_is_recognised() -> None:
     good = dict.fromkeys(stage.RANKED, 80.0)
     assert stage.recognisable(good) == stage.recognisable(good | {"luminance": 0.0, "yaw_deg": np.nan}) == 80
-    assert stage.recognisable(good | {"det_score": 30.0}) == 55
+    assert stage.recognisable(good | {"face_score": 30.0}) == 55
     assert stage.recognisable(good | {"sharpness_db": 0.0}) == 40
 
 
 def test_all_reasons_are_kept_worst_first() -> None:
-    values = dict.fromkeys(REASONS, 0.0) | {"sharpness_db": -20.0, "luminance": 0.04, "det_score": 0.45,
+    values = dict.fromkeys(REASONS, 0.0) | {"sharpness_db": -20.0, "highlight": 0.06, "face_score": 0.45,
                                             "dynamic_bits": 7.0, "pad_fraction": 0.1}
     assert against(values, False, thresholds(**LIMITS)) == ["blurred", "dark", "low_confidence"]
     assert against(values | {"yaw_deg": -50.0}, False, thresholds(max_yaw_deg=40.0)) == ["pose"]
@@ -136,12 +126,12 @@ def test_all_reasons_are_kept_worst_first() -> None:
 
 
 def test_the_nearest_limit_is_named() -> None:
-    values = dict.fromkeys(REASONS, 0.0) | {"det_score": 0.9, "dynamic_bits": 6.2, "yaw_deg": -38.0}
-    limits = thresholds(min_det_score=0.5, min_dynamic_bits=5.0, max_yaw_deg=40.0, max_second_area_ratio=0.1)
+    values = dict.fromkeys(REASONS, 0.0) | {"face_score": 0.9, "dynamic_bits": 6.2, "yaw_deg": -38.0}
+    limits = thresholds(min_face_score=0.5, min_dynamic_bits=5.0, max_yaw_deg=40.0, max_second_area_ratio=0.1)
     assert margins(values, False, limits) == pytest.approx(
-        {"min_det_score": 1.0, "min_dynamic_bits": 1.0, "max_yaw_deg": 0.25})
+        {"min_face_score": 1.0, "min_dynamic_bits": 1.0, "max_yaw_deg": 0.25})
     assert nearest(margins(values, False, limits)) == ("max_yaw_deg", 0.25)
-    assert nearest(margins(values | {"det_score": 0.1}, False, limits))[0] == "min_det_score"
+    assert nearest(margins(values | {"face_score": 0.1}, False, limits))[0] == "min_face_score"
     assert nearest(margins(values | {"second_area_ratio": 0.09}, False, limits))[0] == "max_second_area_ratio"
     name, margin = nearest(margins(values, False, thresholds()))
     assert name == "" and margin != margin
@@ -151,7 +141,7 @@ def test_the_best_copy_stays_and_identity_alone_refuses_nobody(tmp_path: Path) -
     rgb = FACES[4][0]
     faces = [face(4), face(4, name="again.jpg", rgb=jpeg(rgb, 40), scale=1.9),
              face(4, name="mirrored.jpg", rgb=rgb[:, ::-1].copy(), scale=1.8), face(5), face(6),
-             face(5, name="half.jpg", rgb=jpeg(FACES[5][0], 90), det_score=2.3, qsize_px=120.0)]
+             face(5, name="half.jpg", rgb=jpeg(FACES[5][0], 90), scale=0.8, qsize_px=120.0)]
     _, table = run(tmp_path, faces, params())
     assert table.loc["04.jpg", "accepted"] and table.loc["04.jpg", "duplicate_of"] == ""
     for name in ("again.jpg", "mirrored.jpg"):
@@ -178,7 +168,7 @@ def test_photos_without_consent_are_refused(tmp_path: Path) -> None:
 
 
 def test_caps_keep_the_best(tmp_path: Path) -> None:
-    faces = [face(n, det_score=1.0 + n / 4) for n in range(6)]
+    faces = [face(n, pad_fraction=0.01 * n) for n in range(6)]
     _, table = run(tmp_path, faces, params(**ANYBODY, max_per_identity=4))
     assert sorted(r.tolist() for r in table["reasons"] if len(r)) == [["identity_cap"]] * 2
     assert table[table["accepted"]]["score"].min() > table[~table["accepted"]]["score"].max()
@@ -251,3 +241,19 @@ def test_wrong_params_are_named(tmp_path: Path, change: dict, message: str) -> N
 def test_every_limit_belongs_to_a_component() -> None:
     named = {name.split("_", 1)[1] for name in Thresholds.model_fields if name != "grey"}
     assert named == set(REASONS) and set(stage.RANKED) <= set(stage.quality.SCALES)
+
+
+def test_who_is_who_is_sought_once_for_given_faces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sought, cluster = [], stage.identities.cluster
+
+    def counted(*what: object) -> np.ndarray:
+        sought.append(1)
+        return cluster(*what)
+
+    monkeypatch.setattr(stage.identities, "cluster", counted)
+    faces = [face(n) for n in range(3)]
+    labels = [run(tmp_path, faces, params())[1]["identity"].tolist() for _ in range(2)]
+    assert len(sought) == 1 and labels[0] == labels[1]
+    run(tmp_path, faces, params(identity_distance=0.5))
+    run(tmp_path, [*faces, face(3)], params())
+    assert len(sought) == 3

@@ -15,13 +15,13 @@ from stylebot.align import align_photo
 from stylebot.errors import StylebotError
 from stylebot.faces import Detector, Landmarker
 from stylebot.filter import RANKED, FilterParams
-from stylebot.limits import margins, refusals, upright_score
+from stylebot.limits import margins, refusals
 from stylebot.params import load_params
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = sorted((ROOT / "tests" / "data" / "faces").glob("*.jpg"))
 POINTS = np.array([[180.0, 100.0], [150.0, 104.0], [60.0, 98.0], [92.0, 103.0], [118.0, 160.0]])
-INNOCENT = {"det_score": 2.0, "second_area_ratio": 0.0, "scale": 1.0, "pad_fraction": 0.0, "roll_deg": 3.0,
+INNOCENT = {"face_score": 2.0, "second_area_ratio": 0.0, "scale": 1.0, "pad_fraction": 0.0, "roll_deg": 3.0,
             "head_share": math.nan, "blockiness": 1.0}  # fmt: skip
 
 
@@ -116,10 +116,9 @@ def test_what_is_empty_is_not_judged(source: str) -> None:
     limits = load_params("filter", FilterParams, path=ROOT / "params.yaml").thresholds(source)
     rgb, _ = FACES[0]
     few = INNOCENT | measured(rgb, np.zeros((5, 2)))
-    few["upright_score"] = upright_score(few)
     judged = margins(few, False, limits)
     unknown = {f"max_{name}" for name in ("yaw_deg", "pitch_deg", "mouth_open", "head_share")}
-    unknown |= {"min_upright_score", "min_eyes_open"}
+    unknown |= {"min_eyes_open"}
     assert not unknown & set(judged)
     assert "max_roll_deg" in judged and "min_sharpness_db" in judged
     assert all(math.isfinite(value) for value in judged.values())

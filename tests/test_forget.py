@@ -40,11 +40,30 @@ def consent(folder: Path, *rows: str) -> None:
 def test_who_may_be_used(tmp_path: Path) -> None:
     consent(tmp_path / "id", *ROWS, "한국.jpg,min,consent,own,")
     decomposed = "".join(chr(c) for c in (0x1112, 0x1161, 0x11AB, 0x1100, 0x116E, 0x11A8)) + ".jpg"
-    wanted = [("id", f"{name}.jpg") for name in "abcdef"] + [("id", decomposed), ("celebrity", "x.jpg")]
-    out = {photo for _, photo in barred(tmp_path, wanted, True, TODAY)}
+    wanted = [("id", f"{name}.jpg", name * 64) for name in "abcdef"]
+    wanted += [("id", decomposed, ""), ("celebrity", "x.jpg", "")]
+    out = {photo for _, photo in barred(tmp_path, wanted, True, TODAY)[0]}
     assert out == {"b.jpg", "c.jpg", "d.jpg", "f.jpg", "x.jpg"}
-    out = {photo for _, photo in barred(tmp_path, wanted, False, TODAY)}
+    out = {photo for _, photo in barred(tmp_path, wanted, False, TODAY)[0]}
     assert out == {"b.jpg", "c.jpg", "d.jpg"}, "no row passes, a bad row does not"
+
+
+def test_what_is_said_of_a_photo_is_said_of_its_copies(tmp_path: Path) -> None:
+    consent(tmp_path / "id", *ROWS)
+    copies = [("celebrity", "c again.jpg", "c" * 64), ("celebrity", "a again.jpg", "a" * 64)]
+    wanted = [*copies, ("id", "c.jpg", "c" * 64), ("id", "a.jpg", "a" * 64)]
+    withdrawn = {("celebrity", "c again.jpg"), ("id", "c.jpg")}
+    assert barred(tmp_path, wanted, True, TODAY)[0] == withdrawn, "a row of a copy is consent, too"
+    out, nowhere = barred(tmp_path, wanted, False, TODAY)
+    assert out == withdrawn and nowhere == ["id/b.jpg", "id/d.jpg", "id/e.jpg"]
+
+
+def test_consent_inside_a_zip_is_not_passed_over(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "id.zip", "w") as archive:
+        archive.writestr("consent.csv", ",".join(COLUMNS))
+        archive.writestr("a.jpg", "a")
+    with pytest.raises(StylebotError, match=r"beside the zip as id\.consent\.csv"):
+        list_photos(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,15 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "src" / "stylebot"
 LAYERS = (
     "errors cli params files",
-    "ops convolutions ema draws wavelets degrade geometry pose quality duplicates identities likeness "
-    "fivepoints frechet neighbours parquet schedules sheets charts meanings differences tables jpeg probes "
-    "embedded scenes scenery staging",
+    "colours ops convolutions ema draws wavelets degrade geometry pose quality duplicates identities "
+    "likeness fivepoints frechet neighbours parquet schedules sheets charts meanings differences tables "
+    "jpeg probes embedded scenes scenery staging",
     "generator discriminator losses augment encoder psp skips",
-    "photos sources consent entries faces crops limits lineups inspection workers machines dataset weights "
-    "arrays pickles torchfile official rosinality legacy checkpoints dist randomness compiled trainer "
-    "restarts inception perceptual render download facemaker latents provenance films projection lookalikes "
-    "portions plans watch features domains enlarging runs costs recipes fitting faithful lockstep "
-    "recogniser starts lessons resemblance",
+    "photos sources consent entries faces confidence crops limits lineups inspection workers machines "
+    "dataset weights arrays pickles torchfile official rosinality legacy checkpoints dist randomness "
+    "compiled trainer restarts inception perceptual render download facemaker latents provenance films "
+    "projection lookalikes portions plans watch features domains enlarging runs costs recipes fitting "
+    "faithful lockstep recogniser starts lessons resemblance",
     " ".join(STAGES) + " base sample generate export forget verify doctor guard card settings calibrate "
     "compare drift plan review",
 )

@@ -2,6 +2,7 @@
 
 import csv
 import unicodedata
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
@@ -66,23 +67,27 @@ def invalid(row: dict[str, str], today: date) -> bool:
 
 
 def barred(
-    photos: Path, wanted: Iterable[tuple[str, str]], required: bool, today: date
-) -> set[tuple[str, str]]:
-    """Those of the (source, photo) pairs `wanted` that may not be used on the day `today`.
+    photos: Path, files: Iterable[tuple[str, str, str]], required: bool, today: date
+) -> tuple[set[tuple[str, str]], list[str]]:
+    """The (source, photo) pairs of `files` that may not be used on the day `today`; rows that name no file.
 
-    A row that is withdrawn, expired or lacks subject or basis bars its photo; `required`: so does no row.
-    Raises StylebotError.
+    files: source, photo and sha256 ("": not known) of every file. A row that is withdrawn, expired or lacks
+    subject or basis bars its photo and all with the same bytes: only one of them is aligned, under any of the
+    names. `required`: so does no row for any of them. Raises StylebotError.
     """
     tables: dict[str, dict[str, dict[str, str]]] = {}
-    out = set()
-    for source, photo in wanted:
+    content, said = {}, defaultdict(set)
+    for source, photo, sha256 in files:
         if source not in tables:
-            rows = read_consent(consent_file(photos, source))
-            tables[source] = {row["photo"]: row for row in rows}
+            tables[source] = {row["photo"]: row for row in read_consent(consent_file(photos, source))}
+        content[source, photo] = sha256 or (source, photo)
         row = tables[source].get(composed(photo))
-        if required if row is None else invalid(row, today):
-            out.add((source, photo))
-    return out
+        if row is not None:
+            said[content[source, photo]].add(invalid(row, today))
+    out = {name for name, own in content.items() if True in said[own] or (required and not said[own])}
+    there = {(source, composed(photo)) for source, photo in content}
+    return out, sorted(f"{source}/{photo}" for source, rows in tables.items() for photo in rows
+                       if (source, photo) not in there)
 
 
 def write_consent(path: Path, rows: Iterable[dict[str, str]]) -> None:

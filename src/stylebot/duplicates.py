@@ -1,6 +1,6 @@
 """Near duplicates among aligned faces: a perceptual hash finds candidates, the pixels decide."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -9,8 +9,8 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+PRINT_PX = 48  # side of a fingerprint
 _HASH_FRAME_PX, _HASH_SIDE = 32, 8
-_PRINT_PX = 48
 _BLOCK = 256  # rows compared at once: the differences of 256 x 50,000 hashes are 100 MB
 _PAIRS = 4096  # pairs correlated at once: 75 MB
 
@@ -33,21 +33,21 @@ def perceptual_hash(rgb: np.ndarray) -> int:
 
 
 def fingerprint(rgb: np.ndarray) -> np.ndarray:
-    """What copies of one photo share: float32 [48,48], of unit length, of an aligned face uint8 [N,N,3].
+    """What copies of one photo share: float16 [48,48], of unit length, of an aligned face uint8 [N,N,3].
 
     Band-passed structure of the frame at 48 px, so that light, contrast and scale fall out; the dot product
     of two is their correlation, 1 for equal pictures. Ours.
     """
-    grey = _small(rgb, _PRINT_PX)
+    grey = _small(rgb, PRINT_PX)
     band = gaussian_filter(grey, 0.7) - gaussian_filter(grey, 4.0)
     band -= band.mean()
     length = float(np.linalg.norm(band))
-    return band / length if length > 0 else band  # a flat picture resembles nothing
+    return (band / length if length > 0 else band).astype(np.float16)  # a flat picture resembles nothing
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Correlation of the fingerprints of two aligned faces uint8 [N,N,3], one mirrored if it is better."""
-    return float(_correlations(fingerprint(a)[None], fingerprint(b)[None])[0])
+    """Correlation of two fingerprints [48,48], one of them mirrored if it is better."""
+    return float(_correlations(a[None], b[None])[0])
 
 
 def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -72,23 +72,18 @@ def candidate_pairs(hashes: np.ndarray, mirrored: np.ndarray, max_bits: int) -> 
     return np.concatenate(found)
 
 
-def duplicate_groups(hashes: np.ndarray, mirrored: np.ndarray, face: Callable[[int], np.ndarray],
-                     max_bits: int, min_correlation: float) -> np.ndarray:
+def duplicate_groups(hashes: np.ndarray, mirrored: np.ndarray, prints: np.ndarray, max_bits: int,
+                     min_correlation: float) -> np.ndarray:
     """Group number int [N] of each face: faces linked, directly or not, by being copies of one picture.
 
-    hashes, mirrored: uint64 [N]; face: the aligned face uint8 [R,R,3] of an index, asked for candidates only
+    hashes, mirrored: uint64 [N]; prints: fingerprints [N,48,48]
     A link needs both: hashes within `max_bits`, and fingerprints (one of them mirrored, if that fits better)
     correlated by at least `min_correlation`: two photos of one person on one day may pass the first alone.
     """
     pairs = candidate_pairs(hashes, mirrored, max_bits)
-    wanted, places = np.unique(pairs, return_inverse=True)
-    places = places.reshape(pairs.shape)
-    prints = np.empty((len(wanted), _PRINT_PX, _PRINT_PX), np.float16)  # 230 MB for 50,000 candidates
-    for place, index in enumerate(wanted.tolist()):
-        prints[place] = fingerprint(face(index))
     linked = [np.empty(0, dtype=bool)]
-    for first in range(0, len(places), _PAIRS):
-        i, j = places[first : first + _PAIRS].T
+    for first in range(0, len(pairs), _PAIRS):
+        i, j = pairs[first : first + _PAIRS].T
         linked.append(_correlations(prints[i], prints[j]) >= min_correlation)
     return components(pairs[np.concatenate(linked)], len(hashes))
 

@@ -1,8 +1,10 @@
 """Stage `filter`: which aligned faces are good enough, with every reason against the others."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -11,16 +13,15 @@ import pandas as pd
 from pydantic import Field
 from rich.console import Console
 
-from stylebot import quality
+from stylebot import identities, quality
 from stylebot.consent import barred
 from stylebot.crops import AlignedFaces
 from stylebot.duplicates import best_of_groups, correlation, duplicate_groups
 from stylebot.errors import StylebotError
-from stylebot.files import atomic
+from stylebot.files import Memo, atomic, sha256_file
 from stylebot.fivepoints import POINTS
-from stylebot.identities import cluster
 from stylebot.inspection import Inspection, inspect
-from stylebot.limits import Thresholds, margins, nearest, refusals, upright_score
+from stylebot.limits import Thresholds, margins, nearest, refusals
 from stylebot.lineups import Sheets, write_sheets
 from stylebot.params import Section
 from stylebot.parquet import read_table
@@ -46,13 +47,13 @@ class FilterParams(Section):
         return self.id if source == "id" else self.celebrity
 
 
-RANKED = ("det_score", "scale", "pad_fraction", "yaw_deg", "pitch_deg", "sharpness_db", "worst_direction_db",
-          "noise", "blockiness", "luminance", "under_exposed", "over_exposed", "dynamic_bits", "light_stops",
+RANKED = ("face_score", "scale", "pad_fraction", "yaw_deg", "pitch_deg", "sharpness_db", "worst_direction_db",
+          "noise", "blockiness", "highlight", "over_exposed", "dynamic_bits", "light_stops",
           "colour_cast", "eyes_open", "skin_share")
 _FROM_ALIGN = ("det_score", "second_area_ratio", "scale", "pad_fraction", "roll_deg")
 _CARRIED = ("face_id", "source", "photo", "sha256", "qsize_px", "grey")
 NO_CONSENT = "no_consent"
-_UNJUDGED = (*quality.BY_68_POINTS[:-1], "upright_score", "head_share")
+_UNJUDGED = (*quality.BY_68_POINTS[:-1], "head_share")
 
 
 def recognisable(scores: dict[str, float]) -> float:
@@ -61,7 +62,7 @@ def recognisable(scores: dict[str, float]) -> float:
     The mean of the detector's confidence and of sharpness, alone among all components to tell whose faces are
     mistaken: `bench/discard.py` measures how well. Ours.
     """
-    return (scores["det_score"] + scores["sharpness_db"]) / 2
+    return (scores["face_score"] + scores["sharpness_db"]) / 2
 
 
 def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
@@ -76,7 +77,6 @@ def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
                                 "margin": np.nan, "nearest_limit": "", "limit": np.nan})
             continue
         values = {name: float(row[name]) for name in _FROM_ALIGN} | found.measures
-        values["upright_score"] = upright_score(values)
         scores = {name: quality.score(name, values[name]) for name in quality.SCALES}
         grey, limits = bool(row["grey"]), params.thresholds(row["source"])
         ranked = {name: scores[name] for name in RANKED}
@@ -89,8 +89,8 @@ def _measured(rows: Sequence[dict], inspected: Sequence[Inspection | Crash],
     return pd.DataFrame(table)
 
 
-def _mark_duplicates(faces: pd.DataFrame, inspected: Sequence[Inspection], rows: Sequence[dict],
-                     crops: AlignedFaces, params: FilterParams) -> tuple[list[str], list[float]]:
+def _mark_duplicates(faces: pd.DataFrame, inspected: Sequence[Inspection],
+                     params: FilterParams) -> tuple[list[str], list[float]]:
     """For each face the id of the copy that stays, or "", and how well the two correlate, or NaN.
 
     The best-scored one that passes stays, if any does. Copies score nearly alike, so their size in the photo
@@ -98,13 +98,12 @@ def _mark_duplicates(faces: pd.DataFrame, inspected: Sequence[Inspection], rows:
     """
     hashes = np.array([found.hash for found in inspected], np.uint64)
     mirrored = np.array([found.mirrored for found in inspected], np.uint64)
-    groups = duplicate_groups(hashes, mirrored, lambda i: crops.rgb(rows[i]), params.duplicate_bits,
-                              params.duplicate_correlation)
+    prints = np.stack([found.fingerprint for found in inspected])
+    groups = duplicate_groups(hashes, mirrored, prints, params.duplicate_bits, params.duplicate_correlation)
     worth = faces["score"] + 2 * np.log2(faces["qsize_px"]) + 1000 * (faces["reasons"].map(len) == 0)
     best = best_of_groups(groups, worth)
     ids = faces["face_id"].tolist()
-    alike = [np.nan if best[i] == i else correlation(crops.rgb(rows[best[i]]), crops.rgb(rows[i]))
-             for i in range(len(ids))]
+    alike = [np.nan if best[i] == i else correlation(prints[best[i]], prints[i]) for i in range(len(ids))]
     return ["" if best[i] == i else ids[best[i]] for i in range(len(ids))], alike
 
 
@@ -123,8 +122,21 @@ def _limit_numbers(faces: pd.DataFrame, params: FilterParams) -> None:
             taken[identity] += 1
 
 
-def judge(rows: Sequence[dict], inspected: Sequence[Inspection | Crash], crops: AlignedFaces,
-          params: FilterParams, without: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
+def _people(embeddings: np.ndarray, photos: Sequence[str], params: FilterParams) -> np.ndarray:
+    """`identities.cluster`, remembered for exactly these faces: its time grows with their number squared."""
+    memo = Memo("filter", {"distance": params.identity_distance, "contrast": params.identity_contrast,
+                           "code": sha256_file(Path(identities.__file__)), "scipy": version("scipy")})
+    key = hashlib.sha256(embeddings.tobytes() + "\0".join(photos).encode()).hexdigest()
+    known = memo.get(key)
+    if known is None:
+        known = identities.cluster(embeddings, photos, params.identity_distance,
+                                   params.identity_contrast).astype("<i8").tobytes()
+        memo.put(key, known)
+    return np.frombuffer(known, "<i8")
+
+
+def judge(rows: Sequence[dict], inspected: Sequence[Inspection | Crash], params: FilterParams,
+          without: Collection[tuple[str, str]] = ()) -> pd.DataFrame:
     """The verdict on every face of the align table's `rows`, in their order.
 
     without: (source, photo) of photos that may not be used, whatever their quality (see stylebot.consent)
@@ -137,10 +149,8 @@ def judge(rows: Sequence[dict], inspected: Sequence[Inspection | Crash], crops: 
     if good:
         found = [inspected[i] for i in good]
         photos = [f"{rows[i]['source']}/{rows[i]['photo']}" for i in good]
-        identity[good] = cluster(np.stack([f.embedding for f in found]), photos, params.identity_distance,
-                                 params.identity_contrast)
-        aligned = [rows[i] for i in good]
-        marked, alike[good] = _mark_duplicates(faces.iloc[good], found, aligned, crops, params)
+        identity[good] = _people(np.stack([f.embedding for f in found]), photos, params)
+        marked, alike[good] = _mark_duplicates(faces.iloc[good], found, params)
         for i, copy in zip(good, marked, strict=True):
             copies[i] = copy
     faces["identity"] = identity
@@ -163,9 +173,13 @@ def select(aligned: Path, photos: Path, identity: Path, out: Path, sheets: Sheet
     if not rows:
         raise StylebotError(f"{aligned}/faces.parquet holds no faces; {aligned}/photos.parquet says why")
     crops = AlignedFaces(aligned)
-    without = barred(photos, {(row["source"], row["photo"]) for row in rows}, params.consent == "required",
-                     date.today())
-    faces = judge(rows, inspect(rows, aligned, photos, identity), crops, params, without)
+    files = read_table(aligned / "photos.parquet", columns=["source", "photo", "sha256"])
+    without, nowhere = barred(photos, files.itertuples(index=False, name=None), params.consent == "required",
+                              date.today())
+    if nowhere:
+        told = f"{len(nowhere)} rows of consent.csv, such as {nowhere[0]}, name no photo"
+        Console(stderr=True, markup=False).print(told)
+    faces = judge(rows, inspect(rows, aligned, photos, identity), params, without)
     five = sum(len(row["landmarks"]) == 2 * POINTS for row in rows)
     if five:
         unjudged = ", ".join(_UNJUDGED)

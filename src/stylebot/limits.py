@@ -12,8 +12,7 @@ Limit = float | None  # None: this limit is off
 class Thresholds(Section):
     """Limits on native values for the faces of one source; None turns a limit off."""
 
-    min_det_score: Limit
-    min_upright_score: Limit
+    min_face_score: Limit
     max_second_area_ratio: Limit
     max_scale: Limit
     max_pad_fraction: Limit
@@ -24,6 +23,7 @@ class Thresholds(Section):
     min_worst_direction_db: Limit
     max_noise: Limit
     max_blockiness: Limit
+    min_highlight: Limit
     min_luminance: Limit
     max_luminance: Limit
     max_under_exposed: Limit
@@ -43,8 +43,7 @@ class Thresholds(Section):
 
 
 REASONS = {
-    "det_score": "low_confidence",
-    "upright_score": "low_confidence",
+    "face_score": "low_confidence",
     "second_area_ratio": "several_faces",
     "scale": "face_too_small",
     "pad_fraction": "padded",
@@ -55,6 +54,7 @@ REASONS = {
     "worst_direction_db": "blurred",
     "noise": "noisy",
     "blockiness": "compressed",
+    "highlight": "dark",
     "luminance": "dark",
     "under_exposed": "dark",
     "over_exposed": "bright",
@@ -70,19 +70,7 @@ REASONS = {
     "head_share": "head_size",
 }
 _ABOVE = {"luminance": "bright"}  # components with limits on both sides whose upper one has another name
-_WIDTHS = {"background": 20.0, "background_std": 10.0, "head_share": 0.05,
-           "upright_score": 0.4}  # of components without a score
-_PER_ROLL, _PER_YAW = 1 / 30, 1 / 60  # what a degree costs of the detector's score
-
-
-def upright_score(values: Mapping[str, float]) -> float:
-    """The detector's score that a face would have upright and frontal; NaN when its yaw is not known.
-
-    dlib's detector compares with upright frontal faces, so a face that is neither scores low for that alone;
-    one that is both and yet scores low is often drawn, painted or covered. On 331 faces of real photographs
-    the score falls by .91 per 30 degrees of roll and .27 per 30 degrees of yaw. Ours.
-    """
-    return values["det_score"] + abs(values["roll_deg"]) * _PER_ROLL + abs(values["yaw_deg"]) * _PER_YAW
+_WIDTHS = {"background": 20.0, "background_std": 10.0, "head_share": 0.05}  # of components without a score
 
 
 def reason_of(limit: str) -> str:

@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import ConvexHull
 
 from stylebot import fivepoints
+from stylebot.colours import lab, linear
 from stylebot.pose import head_pose
 
 _IED_SHARE = 0.247  # distance of the eyes in an FFHQ frame of side 1
@@ -24,9 +25,7 @@ _LIDS = (((37, 41), (38, 40)), ((43, 47), (44, 46)))
 _INNER_LIPS = ((61, 67), (62, 66), (63, 65))
 _NOT_SKIN = (range(17, 22), range(22, 27), range(36, 42), range(42, 48), range(48, 60))
 _CHIN, _MOUTH_CORNERS = 8, (48, 54)
-_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750],
-                 [0.0193339, 0.1191920, 0.9503041]])
-_WHITE = _XYZ.sum(axis=1)
+_INNER = slice(17, 68)  # brows, eyes, nose, mouth
 _DIRECTION_DB = -6.2  # mean of S minus the unshifted worst direction, 200 clean faces (ours)
 
 
@@ -39,6 +38,7 @@ class Measures:
     sharpness_db: float
     worst_direction_db: float
     noise: float
+    highlight: float
     luminance: float
     under_exposed: float
     over_exposed: float
@@ -70,7 +70,7 @@ class Scale:
 
 # The middle is where a face is as often kept as not; where OFIQ states a curve, it is OFIQ's.
 SCALES = {
-    "det_score": Scale(+1, 1.0, 0.4),
+    "face_score": Scale(+1, 1.0, 0.4),
     "second_area_ratio": Scale(-1, 0.5, 0.1),
     "scale": Scale(-1, 2.5, 0.5),
     "pad_fraction": Scale(-1, 0.10, 0.03),
@@ -81,6 +81,7 @@ SCALES = {
     "worst_direction_db": Scale(+1, -12.0, 1.2),
     "noise": Scale(-1, 5.0, 1.0),
     "blockiness": Scale(-1, 2.5, 0.4),
+    "highlight": Scale(+1, 0.08, 0.02),
     "luminance": Scale(+1, 0.05, 0.015),
     "under_exposed": Scale(-1, 0.92, 0.05),
     "over_exposed": Scale(-1, 0.10, 0.03),
@@ -120,20 +121,6 @@ def _square(shape: tuple[int, int], centre: np.ndarray, side_px: float) -> np.nd
     (left, top), half = centre, side_px / 2
     ys, xs = np.ogrid[: shape[0], : shape[1]]
     return (abs(xs - left) <= half) & (abs(ys - top) <= half)
-
-
-def linear(rgb: np.ndarray) -> np.ndarray:
-    """Linear light 0-1 float32 of sRGB uint8 (IEC 61966-2-1)."""
-    v = np.arange(256) / 255.0
-    return np.where(v <= 0.04045, v / 12.92, ((v + 0.055) / 1.055) ** 2.4).astype(np.float32)[rgb]
-
-
-def lab(light: np.ndarray) -> np.ndarray:
-    """CIELAB (D65) [...,3] of linear sRGB 0-1 [...,3]."""
-    t = light @ _XYZ.T / _WHITE
-    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
-    x, y, z = np.moveaxis(f, -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
 def cheeks(landmarks: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -182,20 +169,27 @@ def _sharpness(grey: np.ndarray, hull: np.ndarray, skin: np.ndarray) -> tuple[fl
     return 10 * math.log10(detail / shape_energy), 10 * math.log10(worst) + _DIRECTION_DB, noise
 
 
-def _exposure(light: np.ndarray, hull: np.ndarray, sides: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
-    """Mean, dark share, burnt share, entropy (bits) of linear luminance in the hull; evenness of the cheeks.
+def _exposure(light: np.ndarray, grey: np.ndarray, inner: np.ndarray, hull: np.ndarray,
+              sides: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+    """Mean, dark share, burnt share of linear luminance in the hull, highlight, entropy, evenness of cheeks.
 
+    highlight (ours): what the brightest twentieth from brows to lips reaches, 0-1. Gloss, teeth and whites
+    of eyes reflect alike whatever the skin: it falls with the exposure, the mean with darker skin too.
+    Left out: the contour, where a bright background leaks in, and the very brightest, where glasses glare.
+    dynamic_bits (ours): entropy of the file's own grey levels, 0-8. That of linear light, OFIQ's, loses a
+    bit with each stop that a skin is darker, though nearly as many levels tell it from its shadows.
     light_symmetry: overlap 0-1 of the cheeks' histograms; light_stops (ours): |log2| of the ratio of their
     means, which goes on rising where the overlap is 0 already.
     """
     luminance = (light @ _LUMA.astype(np.float32)).clip(0, 1)
     inside = luminance[hull] * 255
-    histogram = np.bincount(np.rint(inside).astype(int), minlength=256) / inside.size
+    histogram = np.bincount(np.rint(grey[hull]).astype(int), minlength=256) / inside.size
     used = histogram[histogram > 0]
     stops = abs(math.log2(max(luminance[sides[0]].mean(), 1e-4) / max(luminance[sides[1]].mean(), 1e-4)))
     left, right = (np.histogram(luminance[side], bins=64, range=(0, 1))[0] / max(int(side.sum()), 1)
                    for side in sides)
     return {
+        "highlight": float(np.quantile(luminance[inner], 0.95)),
         "luminance": float(inside.mean() / 255),
         "under_exposed": float((inside <= 25).mean()),
         "over_exposed": float((inside >= 247).mean()),
@@ -267,7 +261,7 @@ def measure(rgb: np.ndarray, landmarks: np.ndarray) -> Measures:
         raise ValueError(f"an aligned face is uint8 [N,N,3], not {rgb.dtype} {list(rgb.shape)}")
     shape, known = rgb.shape[:2], len(landmarks) != fivepoints.POINTS
     landmarks = landmarks if known else fivepoints.mean_face(shape[0])
-    hull = _polygon(shape, landmarks)
+    hull, inner = _polygon(shape, landmarks), _polygon(shape, landmarks[_INNER])
     sides = tuple(side & hull if (side & hull).any() else hull for side in cheeks(landmarks, shape))
     light = linear(rgb)
     grey = (rgb.astype(np.float32) @ _LUMA.astype(np.float32))
@@ -276,7 +270,7 @@ def measure(rgb: np.ndarray, landmarks: np.ndarray) -> Measures:
     measured = Measures(
         yaw_deg=pose.yaw_deg, pitch_deg=pose.pitch_deg,
         sharpness_db=sharp, worst_direction_db=worst, noise=noise, shading=_shading(grey, hull),
-        **_exposure(light, hull, sides), **_colour(light, landmarks, hull, sides),
+        **_exposure(light, grey, inner, hull, sides), **_colour(light, landmarks, hull, sides),
         **_openings(landmarks, shape[0]), **_background(grey, hull))
     return measured if known else replace(measured, **dict.fromkeys(BY_68_POINTS, math.nan))
 

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from stylebot import fivepoints, quality
+from stylebot.colours import lab, linear
 from stylebot.crops import AlignedFaces
 from stylebot.files import atomic
 from stylebot.inspection import crop_landmarks
@@ -44,7 +45,7 @@ def typology_deg(rgb: np.ndarray, landmarks: np.ndarray) -> float:
     shape = rgb.shape[:2]
     points = fivepoints.mean_face(shape[0]) if len(landmarks) == fivepoints.POINTS else landmarks
     left, right = quality.cheeks(points, shape)
-    light, _, yellow = np.median(quality.lab(quality.linear(rgb[left | right])), axis=0)
+    light, _, yellow = np.median(lab(linear(rgb[left | right])), axis=0)
     return float(np.degrees(np.arctan2(light - 50.0, yellow)))
 
 

@@ -99,7 +99,10 @@ def list_photos(photos: Path) -> list[Item]:
         sources.add(source)
         path = path.absolute()
         if zipped:
-            items += [Item(source, _text(info.filename), path, i) for i, info in enumerate(_members(path))]
+            names = [info.filename for info in _members(path)]
+            if CONSENT in names:
+                raise StylebotError(f"{path} holds {CONSENT}: put it beside the zip as {path.stem}.{CONSENT}")
+            items += [Item(source, _text(name), path, number) for number, name in enumerate(names)]
         else:
             items += [Item(source, _text(file.relative_to(path).as_posix()), file) for file in _walk(path)
                       if file != path / CONSENT]
