@@ -23,7 +23,7 @@ PARAMS = {
     "variant": "light", "start": "nothing", "kimg": 0.024, "batch": 4, "lr": 0.002, "lr_schedule": "cosine",
     "l2_weight": 1.0, "lpips_weight": 0.8, "id_weight": 0.0, "id_weights": "nothing", "w_norm_weight": 0.005,
     "w_weight": 1.0, "factors": [1, 4], "degradation": "bicubic", "mirror": True, "synthetic_share": 0.5,
-    "synthetic_faces": 8, "synthetic_psi": 1.0, "amp": "auto", "compile": "auto",
+    "synthetic_faces": 8, "synthetic_psi": 1.0, "amp": "never", "compile": "auto",
     "faithful": {"kimg": 0, "lr": 0.002, "consistency_weight": 1.0}, "seed": 3,
 }  # fmt: skip
 NARROW = {"net.slice1.0": (3, 11), "net.slice2.5": (4, 5), "net.slice3.9": (4, 3), "net.slice4.11": (4, 3),

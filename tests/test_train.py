@@ -27,7 +27,7 @@ PARAMS = {
     "augment": "bgc", "ada_target": 0.6, "ada_kimg": 0.5, "p_initial": 0.4, "p_max": 0.8, "mirror": True,
     "compile": "auto", "tick_kimg": 0.016, "snap_ticks": 2, "seed": 3, "allow_missing": False,
     "lr_schedule": "cosine", "lr_mapping": 1.0, "lr_noise": 1.0, "lecam_weight": 0.0,
-    "eval_snaps": 0, "eval_images": 10, "keep": "last", "patience": 0,
+    "eval_snaps": 0, "eval_images": 10, "keep": "last", "patience": 0, "amp": "never",
 }  # fmt: skip
 UNREAD = Path("not-read")  # held-out faces and Inception of a run that does not look at KID
 Run = Callable[..., dict[str, float]]

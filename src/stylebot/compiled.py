@@ -25,10 +25,13 @@ MOST_APART = 0.05  # a compiled gradient further than this from the eager one, a
 
 
 class Eager:
-    """The passes through G and D that phases are made of; `mixing` is the probability of style mixing."""
+    """The passes through G and D that phases are made of; `mixing` is the probability of style mixing.
 
-    def __init__(self, G: Generator, D: Discriminator) -> None:
-        self.G, self.D = G, D
+    half: pictures and logits are computed in bfloat16; the mapping and both regularisers never are
+    """
+
+    def __init__(self, G: Generator, D: Discriminator, half: bool = False) -> None:
+        self.G, self.D, self.half = G, D, half
 
     def mapping(self, z: Tensor, c: None, skip_w_avg_update: bool = False) -> Tensor:
         """ws [N, num_ws, w_dim] of z; moves G's w_avg."""
@@ -36,11 +39,15 @@ class Eager:
 
     def pictures(self, ws: Tensor, randn: Randn) -> Tensor:
         """img [N, C, R, R] of ws, `randn` draws the noise inputs."""
-        return self.G.synthesis(ws, randn=randn)
+        with dist.halved(self.half):
+            img = self.G.synthesis(ws, randn=randn)
+        return img.float() if self.half else img
 
     def logits(self, img: Tensor) -> Tensor:
         """D's [N, 1] of img."""
-        return self.D(img)
+        with dist.halved(self.half):
+            logits = self.D(img)
+        return logits.float() if self.half else logits
 
     def styles(self, draw: Draw, mixing: float) -> Tensor:
         """ws [n, num_ws, w_dim] of the draw's samples."""

@@ -3,9 +3,13 @@
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from typing import Literal
 
 import torch
 import torch.distributed as td
+
+When = Literal["auto", "always", "never"]
 
 
 def device() -> torch.device:
@@ -13,6 +17,22 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     return torch.device("cpu")
+
+
+def wants_half(when: When) -> bool:
+    """Whether to compute in bfloat16: `auto` where the GPU or the processor has it in hardware."""
+    if when != "auto":
+        return when == "always"
+    where = device().type
+    if where == "cpu":
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+    return torch.get_device_module(where).is_bf16_supported(including_emulation=False)
+
+
+def halved(half: bool) -> AbstractContextManager:
+    """Convolutions and matrix products in bfloat16 if `half`; parameters, sums and losses stay float32."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=half)
 
 
 def rank() -> int:

@@ -14,7 +14,7 @@ from stylebot import dist
 from stylebot.checkpoints import load_networks
 from stylebot.dataset import Dataset
 from stylebot.degrade import Degradation, degrade, to_img
-from stylebot.dist import device
+from stylebot.dist import When, device, halved, wants_half
 from stylebot.encoder import Encoder, save_encoder
 from stylebot.errors import StylebotError
 from stylebot.faithful import FaithfulParams, restoring
@@ -22,7 +22,7 @@ from stylebot.files import sha256_file
 from stylebot.fitting import Pace, State, fit
 from stylebot.generator import Generator
 from stylebot.lessons import Batch, Faces, frozen, make_faces
-from stylebot.lockstep import When, compiled, halved, synchronised, wants_half
+from stylebot.lockstep import compiled, synchronised
 from stylebot.params import Section
 from stylebot.perceptual import Perceptual, pooled
 from stylebot.randomness import drawer

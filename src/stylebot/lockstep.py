@@ -2,15 +2,13 @@
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from stylebot import dist
+from stylebot.dist import When
 
-When = Literal["auto", "always", "never"]
 Step = Callable[..., dict[str, Tensor]]
 _MOST_APART = 0.05  # of its length, of a compiled gradient from the eager one: bfloat16 rounds, too
 
@@ -60,19 +58,6 @@ def synchronised(net: nn.Module) -> nn.Module:
         if type(module) is nn.BatchNorm2d:
             module.__class__ = SharedBatchNorm
     return net
-
-
-def wants_half(when: When) -> bool:
-    """Whether to compute in bfloat16: `auto` where an accelerator has it, `always`, or `never`."""
-    where = dist.device().type
-    if when != "auto" or where == "cpu":
-        return when == "always"
-    return torch.get_device_module(where).is_bf16_supported(including_emulation=False)
-
-
-def halved(half: bool) -> AbstractContextManager:
-    """Convolutions and matrix products in bfloat16 if `half`; parameters, sums and losses stay float32."""
-    return torch.autocast(dist.device().type, torch.bfloat16, enabled=half)
 
 
 def compiled(step: Step, net: nn.Module, example: Callable[[], tuple], when: When, name: str,

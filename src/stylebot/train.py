@@ -60,7 +60,8 @@ class TrainParams(Section):
     p_initial: float = Field(ge=0, le=1)
     p_max: float = Field(ge=0, le=1)
     mirror: bool
-    compile: Literal["auto", "always", "never"]
+    compile: dist.When
+    amp: dist.When
     tick_kimg: PositiveFloat
     snap_ticks: PositiveInt
     eval_snaps: NonNegativeInt
@@ -142,10 +143,11 @@ def _start(
     """The run (state, real faces, its restart states, what the newest holds) and its weights' descent."""
     networks = load_start(generator, dataset.resolution, params.allow_missing)
     reals = read_faces(dataset, networks.G.img_resolution, params.batch)
-    state = start_state(networks.G, networks.D, networks.G_ema, params.recipe())
+    half = dist.device().type == "cpu" and dist.wants_half(params.amp)
+    state = start_state(networks.G, networks.D, networks.G_ema, params.recipe(), half)
     sha256 = sha256_file(generator)
     restarts = Restarts("train", {"params": params.model_dump(), "dataset": dataset.fingerprint,
-                                  "weights": sha256, "format": 4})  # fmt: skip
+                                  "weights": sha256, "half": half, "format": 4})  # fmt: skip
     saved = restarts.newest()
     if dist.rank() == 0:
         for line in restarts.told(saved):

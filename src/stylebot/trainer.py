@@ -72,10 +72,11 @@ class TrainState:
     signs: Tensor  # [sum of sign(D(real)), count] since ADA's last update, mean over processes
     stats: dict[str, Tensor] = field(default_factory=dict)  # name: [sum, count], float64 on the device
     skipped_steps: int = 0  # optimiser steps left out because a gradient was not finite
+    half: bool = False  # Gmain and Dmain compute in bfloat16: not weights, sums, losses, regularisers
     passes: dict[str, Eager] = field(init=False)  # phase: its passes through the networks
 
     def __post_init__(self) -> None:
-        self.passes = dict.fromkeys((name for name, _ in PHASES), Eager(self.G, self.D))
+        self.passes = dict.fromkeys((name for name, _ in PHASES), Eager(self.G, self.D, self.half))
 
     def state_dict(self) -> dict:
         """What a restart needs, as tensors and plain numbers."""
@@ -112,8 +113,10 @@ def set_lr(state: TrainState, factor: float) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
-def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe: Recipe) -> TrainState:
+def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe: Recipe,
+                half: bool = False) -> TrainState:  # fmt: skip
     """A run at picture 0 from given networks (on the CPU); they are moved to this process's device.
+
 
     Raises StylebotError for a batch that does not divide evenly or a freeze_d beyond D's layers.
     """
@@ -131,7 +134,7 @@ def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe:
         pipe.p.fill_(recipe.p_initial)
     zero, pair = torch.zeros([], device=where), torch.zeros(2, device=where)
     nets = (G, D, G_ema, opt_G, opt_D, [p for params, _ in groups for p in params], trainable)
-    return TrainState(0, *nets, pipe, pl_mean=zero, anchors=pair, logits=pair.clone(), signs=pair.clone())
+    return TrainState(0, *nets, pipe, zero, pair, pair.clone(), pair.clone(), half=half)
 
 
 def compile_phases(state: TrainState, recipe: Recipe, backend: str = "inductor") -> None:
