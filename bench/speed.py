@@ -87,7 +87,7 @@ def measure(resolution: int, steps: int, way: str) -> tuple[float, float, dict[s
     recipe = replace(RECIPE, batch=batch, batch_gpu=min(batch, 32 if resolution < 512 else 8))
     reals = torch.randint(0, 256, (64, 3, resolution, resolution), dtype=torch.uint8, device=where)
     with plain_operations() if plain else nullcontext():
-        state = start_state(G, D, None, recipe)
+        state = start_state(G, D, None, recipe, half=way == "half")
         if way == "compiled":
             compile_phases(state, recipe)
         if gpu:
@@ -106,12 +106,16 @@ def measure(resolution: int, steps: int, way: str) -> tuple[float, float, dict[s
 
 
 def main(resolutions: Annotated[str, typer.Option(help="comma separated, px")] = "",
-         ways: Annotated[str, typer.Option(help="of plain, eager, compiled; the first is the measure")] = "",
+         ways: Annotated[str, typer.Option(help="of plain, eager, half, compiled; 1st: the measure")] = "",
          steps: Annotated[int, typer.Option(help="timed steps, a multiple of 16")] = 16) -> None:  # fmt: skip
-    """Print one row per resolution and way; by default plain, eager and, on a GPU, compiled."""
+    """Print one row per resolution and way; by default plain, eager and, on a GPU, compiled.
+
+    half: eager, what `train.amp` is on a CPU; by default where the processor has bfloat16
+    """
     gpu = dist.device().type != "cpu"
     chosen = [int(r) for r in resolutions.split(",") if r] or ([64, 256, 512, 1024] if gpu else [64])
-    todo = [w for w in ways.split(",") if w] or ["plain", "eager", *(["compiled"] if gpu else [])]
+    fast = "compiled" if gpu else "half" if dist.wants_half("auto") else ""
+    todo = [w for w in (ways or f"plain,eager,{fast}").split(",") if w]
     cpu = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     machine = torch.cuda.get_device_name() if gpu else cpu
     print(f"{date.today()}, {machine}, torch {torch.__version__}, python bench/speed.py --steps {steps}\n")
