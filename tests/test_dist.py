@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_processes import STEPS, collectives, train
+from processes import STEPS, collectives, train
 
 from stylebot import dist
 
@@ -69,16 +69,35 @@ def test_launch_passes_the_command_on(
     assert dist.launch("train.py") is True and given == wanted
 
 
+def together(count: int, folder: Path, batch: int, *going_on_from: Path) -> list[dict]:
+    """What each of `count` processes got that train in batches of `batch`, four samples at once each."""
+    environment = os.environ | {"PET_NPROC_PER_NODE": str(count), "OMP_NUM_THREADS": "1",
+                                "PYTHONPATH": str(ROOT / "src")}  # fmt: skip
+    script = Path(__file__).with_name("processes.py")
+    command = [sys.executable, script, folder, str(batch), "4", *going_on_from]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(count)]
+
+
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What each of two processes got."""
-    folder = tmp_path_factory.mktemp("pair")
-    environment = os.environ | {"PET_NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1",
-                                "PYTHONPATH": str(ROOT / "src")}  # fmt: skip
-    command = [sys.executable, Path(__file__).with_name("two_processes.py"), folder, "4"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    return together(2, tmp_path_factory.mktemp("pair"), 8)
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """What each of eight processes got."""
+    return together(8, tmp_path_factory.mktemp("eight"), 32)
+
+
+def assert_alike(found: dict, wanted: dict) -> None:
+    for k, tensor in wanted["weights"].items():
+        torch.testing.assert_close(found["weights"][k], tensor, atol=1e-5, rtol=1e-5, msg=k)
+    for k in ("cur_nimg", "p", "skipped_steps"):
+        assert found["state"][k] == wanted["state"][k], k
+    torch.testing.assert_close(found["state"]["pl_mean"], wanted["state"]["pl_mean"])
 
 
 def test_two_processes_reduce(pair: list[dict]) -> None:
@@ -91,18 +110,26 @@ def test_two_processes_hold_the_same_state(pair: list[dict]) -> None:
     """Bit for bit: a restart loads what the first has saved into all."""
     for k, tensor in pair[0]["weights"].items():
         assert torch.equal(pair[1]["weights"][k], tensor), k
-    for k, value in pair[0]["rest"].items():
-        assert torch.equal(torch.as_tensor(pair[1]["rest"][k]), torch.as_tensor(value)), k
+    for k in ("p", "pl_mean", "signs", "cur_nimg"):
+        one, other = (torch.as_tensor(found["state"][k]) for found in pair)
+        assert torch.equal(one, other), k
     assert pair[0]["stats"] == pair[1]["stats"]
 
 
 def test_two_processes_train_like_one(pair: list[dict]) -> None:
     """Path lengths, ADA, mixing, mirrored reals, minibatch stddev and w_avg included."""
-    alone = train(batch_gpu=8)
-    assert alone["rest"]["cur_nimg"] == 8 * STEPS and alone["rest"]["p"] != 0.4
-    for k, wanted in alone["weights"].items():
-        torch.testing.assert_close(pair[0]["weights"][k], wanted, atol=1e-5, rtol=1e-5, msg=k)
+    alone = train(8, 8)
+    assert alone["state"]["cur_nimg"] == 8 * STEPS and alone["state"]["p"] != 0.4
+    assert_alike(pair[0], alone)
     assert pair[0]["stats"] == pytest.approx(alone["stats"], rel=1e-4, abs=1e-6)
-    assert pair[0]["rest"]["p"] == alone["rest"]["p"]
-    torch.testing.assert_close(pair[0]["rest"]["pl_mean"], alone["rest"]["pl_mean"])
-    torch.testing.assert_close(pair[0]["rest"]["signs"] * 2, alone["rest"]["signs"])  # a mean, then a sum
+    torch.testing.assert_close(pair[0]["state"]["signs"] * 2, alone["state"]["signs"])  # a mean, then a sum
+
+
+def test_eight_processes_train_like_one_and_one_goes_on_where_they_were(eight: list[dict]) -> None:
+    assert_alike(eight[0], train(32, 32))
+    assert_alike(train(32, 4, eight[0]["state"], 2), train(32, 32, steps=STEPS + 2))
+
+
+def test_two_processes_go_on_where_one_was(tmp_path: Path) -> None:
+    torch.save(train(8, 8, steps=2)["state"], tmp_path / "state.pt")
+    assert_alike(together(2, tmp_path, 8, tmp_path / "state.pt")[0], train(8, 8, steps=STEPS + 2))

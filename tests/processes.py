@@ -12,13 +12,14 @@ from stylebot.trainer import read_stats, train_step
 STEPS = 5
 
 
-def train(**changes) -> dict:
-    """Weights, statistics and restart state after a few steps on this process's share."""
-    state, numbers = start(**changes)
-    for _ in range(STEPS):
+def train(batch: int, batch_gpu: int, saved: dict | None = None, steps: int = STEPS) -> dict:
+    """Weights, statistics and restart state after a few steps (on from `saved`) on this process's share."""
+    state, numbers = start(batch=batch, batch_gpu=batch_gpu)
+    if saved is not None:
+        state.load_state_dict(saved)
+    for _ in range(steps):
         train_step(state, faces(), numbers)
-    rest = {k: v for k, v in state.state_dict().items() if k in ("p", "pl_mean", "signs", "cur_nimg")}
-    return {"weights": weights(state), "stats": read_stats(state), "rest": rest}
+    return {"weights": weights(state), "stats": read_stats(state), "state": state.state_dict()}
 
 
 def collectives() -> dict:
@@ -34,6 +35,8 @@ def collectives() -> dict:
 if __name__ == "__main__" and not dist.launch(__file__):
     torch.set_num_threads(1)
     dist.init()
-    out = collectives() | train(batch_gpu=int(sys.argv[2]))
-    torch.save(out, Path(sys.argv[1]) / f"{dist.rank()}.pt")
+    folder, batch, batch_gpu, *going_on_from = sys.argv[1:]
+    saved = [torch.load(path, weights_only=True) for path in going_on_from]
+    out = collectives() | train(int(batch), int(batch_gpu), *saved)
+    torch.save(out, Path(folder) / f"{dist.rank()}.pt")
     dist.finish()
