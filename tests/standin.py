@@ -75,8 +75,9 @@ def plots(pipeline: dict) -> Iterator[tuple[str, str]]:
         if isinstance(plot, str):
             yield plot, ""
         else:
-            for settings in plot.values():
-                yield from settings["y"].items()
+            for file, settings in plot.items():
+                column = settings["y"]
+                yield from column.items() if isinstance(column, dict) else [(file, column)]
 
 
 def within(pipeline: dict, folder: Path) -> Iterator[Path]:

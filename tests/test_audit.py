@@ -89,7 +89,7 @@ def test_metrics_tables_and_sheet(inputs: tuple[Path, ...]) -> None:
     assert sorted(each["seed"]) == list(range(12)) and each["identity_distance"].is_monotonic_increasing
     assert each["identity_file"].str.fullmatch(r"00000/img\d{8}\.png").all()
     with Image.open(inputs[6] / "pairs.png") as sheet:
-        assert sheet.width > 8 * 96 and sheet.height > 3 * 96
+        assert sheet.width > 8 * 96 and sheet.height > 3 * 96 and "ynthetic" in sheet.text["Comment"]
 
 
 def test_copies_turn_the_verdict(inputs: tuple[Path, ...], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,3 +182,21 @@ def test_planted_copies_are_found_by_dlib_and_picture(model_file: Callable[[str]
     missed = [list(EDITS)[i // 10] for i in np.flatnonzero(~right)]
     assert right.mean() >= 0.99, missed
     assert not nearest(known(new), among, limits).copy.any()
+
+
+@pytest.mark.slow
+def test_new_faces_raise_no_alarm(model_file: Callable[[str], Path]) -> None:
+    """0.1 % is less than one alarm in 132 looks: each face and two edits of it, against the other people."""
+    model, every, folds = Identity(model_file("identity.dat")), photos(), 4
+    edits = (lambda rgb: rgb, EDITS["mirrored"], EDITS["all at once"])
+    shown = [np.stack([luminance(edit(rgb)) for rgb in every]) for edit in edits]
+    people = [model.embed([edit(rgb) for rgb in every]) for edit in edits]
+    alarms = 0
+    for fold in range(folds):
+        new = np.arange(len(every)) % folds == fold
+        mean = shown[0][~new].mean(0)
+        among = prepare(shown[0][~new], people[0][~new], mean)
+        limits = calibrate(among, np.arange((~new).sum()), 0.001)
+        for grey, numbers in zip(shown, people, strict=True):
+            alarms += nearest(prepare(grey[new], numbers[new], mean), among, limits).copy.sum()
+    assert alarms <= 1

@@ -127,7 +127,7 @@ def test_two_processes_train_like_one(pair: list[dict]) -> None:
 
 def test_eight_processes_train_like_one_and_one_goes_on_where_they_were(eight: list[dict]) -> None:
     assert_alike(eight[0], train(32, 32))
-    assert_alike(train(32, 4, eight[0]["state"], 2), train(32, 32, steps=STEPS + 2))
+    assert_alike(train(32, 32, eight[0]["state"], 2), train(32, 32, steps=STEPS + 2))
 
 
 def test_two_processes_go_on_where_one_was(tmp_path: Path) -> None:

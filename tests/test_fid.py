@@ -79,7 +79,7 @@ def test_numbers_table_and_sheet(inputs: tuple[Path, ...]) -> None:
             assert row["low"] <= row["value"] <= row["high"] and (row["fakes"], row["real"]) == (40, 14), what
     assert table.loc["fid_tuned", "value"] == pytest.approx(metrics["fid_tuned"], rel=1e-4)
     with Image.open(inputs[4] / "sheet.png") as sheet:
-        assert sheet.width > 12 * 96 and sheet.height > 3 * 96
+        assert sheet.width > 12 * 96 and sheet.height > 3 * 96 and "ynthetic" in sheet.text["Comment"]
 
 
 def test_the_same_features_as_of_the_written_files(inputs: tuple[Path, ...], tmp_path: Path) -> None:

@@ -161,8 +161,8 @@ def test_writes_a_table_a_sheet_and_few_metrics(inputs: Inputs, out: Path) -> No
     assert metrics["superres_psnr_bicubic_x2"] > metrics["superres_psnr_bicubic_x4"]
     assert metrics["superres_psnr_bicubic_x4"] > metrics["superres_psnr_x4"]  # nothing was trained
     sheet = Image.open(out / "sheet.png")
-    assert sheet.width > 4 * 128
-    assert sheet.height > 6 * 128
+    assert sheet.width > 4 * 128 and sheet.height > 6 * 128
+    assert "ynthetic" in sheet.text["Comment"]
     originals = Dataset(inputs.heldout)
     for factor in (2, 4):
         rows = np.asarray(Image.open(out / f"rows_x{factor}.png"))

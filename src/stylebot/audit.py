@@ -13,7 +13,7 @@ from stylebot.dataset import Dataset
 from stylebot.dist import device
 from stylebot.faces import Identity
 from stylebot.features import read_batches, remembered
-from stylebot.files import atomic, sha256_file, write_bytes
+from stylebot.files import sha256_file, write_bytes
 from stylebot.inception import Inception, features_of
 from stylebot.likeness import (
     Nearest,
@@ -28,6 +28,7 @@ from stylebot.likeness import (
 )
 from stylebot.lookalikes import as_rgb, embed, people_of, save_limits
 from stylebot.params import Section
+from stylebot.provenance import AMONG, encode
 from stylebot.render import load_generator, stream
 from stylebot.resemblance import SHARES, Look, feature_distances, hash_bits, hashes, nearest_by, rows_of
 from stylebot.sheets import contact_sheet
@@ -87,8 +88,7 @@ def worst_sheet(
         verdict = "copy" if near.copy[i] else "new"
         captions += [f"seed {seeds[i]}: {verdict}", f"nearest, distance {near.identity[i]:.2f}"]
     sheet = contact_sheet(cells, _COLUMNS, captions, title="Generated face | nearest training face")
-    with atomic(path) as part:
-        sheet.save(part, "PNG")
+    write_bytes(path, encode(sheet, ".png", {}, AMONG))
 
 
 def second_looks(

@@ -62,9 +62,9 @@ def finish() -> None:
 
 def all_reduce_mean(tensors: Iterable[torch.Tensor]) -> None:
     """Replace each tensor by its mean over all processes, by one flat message; all of one dtype."""
-    if world() == 1:
-        return
     parts = list(tensors)
+    if world() == 1 or not parts:
+        return
     flat = torch.cat([t.reshape(-1) for t in parts])
     td.all_reduce(flat)
     flat /= world()

@@ -15,11 +15,12 @@ from stylebot.dataset import Dataset
 from stylebot.dist import device
 from stylebot.errors import StylebotError
 from stylebot.features import read_batches, remembered, shrunk
-from stylebot.files import atomic, write_bytes
+from stylebot.files import write_bytes
 from stylebot.frechet import Estimate, around, between
 from stylebot.generator import Generator
 from stylebot.inception import Features, Inception
 from stylebot.params import Section
+from stylebot.provenance import AMONG, encode
 from stylebot.render import load_generator, render, stream, weights_sha256
 from stylebot.sheets import contact_sheet
 
@@ -151,5 +152,4 @@ def _write_sheet(path: Path, generators: dict[str, Generator], heldout: Dataset,
         captions += [f"{name}, seed {seed}" for seed in seeds]
     title = f"Held-out faces, fine-tuned and base generator (psi {params.psi:g})"
     sheet = contact_sheet([p.transpose(1, 2, 0) for p in pictures], len(real), captions, title=title)
-    with atomic(path) as part:
-        sheet.save(part, "PNG")
+    write_bytes(path, encode(sheet, ".png", {}, AMONG))

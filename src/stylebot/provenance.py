@@ -14,6 +14,7 @@ from stylebot.errors import StylebotError
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 NOBODY = "Synthetic: made by a generator; this person does not exist."
 BESIDE = "Left a photograph, beside it synthetic: a generator's imitations of it."
+AMONG = "Partly synthetic: photographs, and faces that a generator made."
 IMITATION = "Synthetic: a generator's imitation of a photograph; no photograph."
 PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _C2PA = "c2pa-python==0.38.1"

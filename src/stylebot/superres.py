@@ -1,6 +1,5 @@
 """Stage `superres`: held-out faces made small, rebuilt through the generator, measured against bicubic."""
 
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from stylebot.enlarging import (
     ssim,
 )
 from stylebot.errors import StylebotError
-from stylebot.files import atomic, sha256_file, write_bytes
+from stylebot.files import sha256_file, write_bytes
 from stylebot.frechet import Estimate
 from stylebot.params import Section
 from stylebot.perceptual import Perceptual
@@ -130,15 +129,14 @@ def _lines(e: Enlarged, wanted: torch.Tensor, count: int,
 def write_rows(path: Path, rgbs: Sequence[np.ndarray], columns: int = 4) -> None:
     """Pictures [R,R,3] uint8, so many to a row, edge to edge: what the report cuts apart again."""
     rows = [np.concatenate(rgbs[i : i + columns], axis=1) for i in range(0, len(rgbs), columns)]
-    with atomic(path) as part:
-        Image.fromarray(np.concatenate(rows)).save(part, "PNG")
+    picture = Image.fromarray(np.concatenate(rows))
+    write_bytes(path, provenance.encode(picture, ".png", {}, provenance.AMONG))
 
 
 def _write_sheet(path: Path, rgbs: Sequence[np.ndarray], captions: Sequence[str], columns: int,
                  title: str) -> None:  # fmt: skip
-    picture = io.BytesIO()
-    contact_sheet(rgbs, columns, captions, cell_px=128, title=title).save(picture, "PNG")
-    write_bytes(path, picture.getvalue())
+    sheet = contact_sheet(rgbs, columns, captions, cell_px=128, title=title)
+    write_bytes(path, provenance.encode(sheet, ".png", {}, provenance.AMONG))
 
 
 def _check(res: int, data: Dataset, params: SuperresParams) -> None:

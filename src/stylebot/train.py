@@ -19,8 +19,9 @@ from stylebot import dist
 from stylebot.checkpoints import at_resolution, descent, load_networks, save_networks
 from stylebot.dataset import Dataset
 from stylebot.errors import StylebotError, TrainingDiverged
-from stylebot.files import atomic, sha256_file
+from stylebot.files import sha256_file, write_bytes
 from stylebot.params import Section
+from stylebot.provenance import encode
 from stylebot.render import stream
 from stylebot.restarts import Restarts, asked_to_stop, copy_whole
 from stylebot.schedules import Schedule, lr_factor
@@ -106,8 +107,7 @@ def write_grid(state: TrainState, path: Path) -> None:
     rgbs = [rgb for batch in batches for rgb in batch.permute(0, 2, 3, 1).cpu().numpy()]
     sheet = contact_sheet(rgbs, columns=8, cell_px=max(96, min(state.G_ema.img_resolution, 256)),
                           title=f"{state.cur_nimg / 1000:.1f} kimg")  # fmt: skip
-    with atomic(path) as part:
-        sheet.save(part, "PNG")
+    write_bytes(path, encode(sheet, ".png", {}))
 
 
 def _stats(state: TrainState) -> dict[str, float]:
@@ -147,7 +147,7 @@ def _start(
     state = start_state(networks.G, networks.D, networks.G_ema, params.recipe(), half)
     sha256 = sha256_file(generator)
     restarts = Restarts("train", {"params": params.model_dump(), "dataset": dataset.fingerprint,
-                                  "weights": sha256, "half": half, "format": 4})  # fmt: skip
+                                  "weights": sha256, "half": half, "format": 5})  # fmt: skip
     saved = restarts.newest()
     if dist.rank() == 0:
         for line in restarts.told(saved):
@@ -160,11 +160,14 @@ def _start(
 
 
 def _save(
-    state: TrainState, restarts: Restarts, out: Path, numbers: dict[str, float], watch: Watch | None
-) -> None:
+    state: TrainState, restarts: Restarts, out: Path, numbers: dict[str, float], watch: Watch | None,
+    grid: bool = True,
+) -> None:  # fmt: skip
     """Restart state, a grid, and the live folder's copy, so that curves survive DVC's cleaning too."""
+    dist.all_reduce_mean(state.stats.values())  # one process saves for all
     if dist.rank() == 0:
-        write_grid(state, out / "progress" / f"{state.cur_nimg:09d}.png")
+        if grid:
+            write_grid(state, out / "progress" / f"{state.cur_nimg:09d}.png")
         for name in ("progress", "live"):
             copy_whole(out / name, restarts.folder_for("kept") / name)
         looks = watch.looks if watch is not None else []
@@ -205,7 +208,7 @@ def train(
             if lost >= MAX_SKIPPED:
                 raise TrainingDiverged(f"no finite gradient at {at}; lower train.lr_g and train.lr_d")
             if dist.anywhere(bool(stop)):  # a signal may reach one process a step before another
-                _save(state, restarts, out, numbers, watch)
+                _save(state, restarts, out, numbers, watch, grid=False)  # an undisturbed run has none here
                 raise StylebotError(f"stopped at {at}; the same command goes on from there")
             if state.cur_nimg % tick and state.cur_nimg < total:
                 continue

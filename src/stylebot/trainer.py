@@ -83,7 +83,7 @@ class TrainState:
         nets = {name: getattr(self, name).state_dict() for name in ("G", "D", "G_ema", "opt_G", "opt_D")}
         p = float(self.augment.p) if self.augment else 0.0
         rest = {name: getattr(self, name) for name in ("cur_nimg", "pl_mean", "anchors", "signs")}
-        return nets | rest | {"p": p, "skipped_steps": self.skipped_steps}
+        return nets | rest | {"p": p, "skipped_steps": self.skipped_steps, "stats": dict(self.stats)}
 
     def load_state_dict(self, saved: dict) -> None:
         """Continue from what `state_dict` gave."""
@@ -92,6 +92,7 @@ class TrainState:
         if self.augment:
             self.augment.p.fill_(saved["p"])
         self.cur_nimg, self.skipped_steps = saved["cur_nimg"], saved["skipped_steps"]
+        self.stats = {name: pair.to(self.pl_mean.device) for name, pair in saved["stats"].items()}
         for name in ("pl_mean", "anchors", "signs"):
             getattr(self, name).copy_(saved[name])
 
@@ -235,11 +236,10 @@ def note(state: TrainState, name: str, values: Tensor) -> None:
 
 def read_stats(state: TrainState) -> dict[str, float]:
     """Means since the last call, over all processes."""
-    names = sorted(state.stats)
-    pairs = [state.stats[n].clone() for n in names]
-    dist.all_reduce_mean(pairs)
+    dist.all_reduce_mean(state.stats.values())
+    means = {name: float(pair[0] / pair[1]) for name, pair in sorted(state.stats.items())}
     state.stats.clear()
-    return {n: float(pair[0] / pair[1]) for n, pair in zip(names, pairs, strict=True)}
+    return means
 
 
 def due(recipe: Recipe, step: int) -> dict[str, int]:
