@@ -1,4 +1,4 @@
-"""One process alone, and two under torchrun that must train like one."""
+"""One process alone, and two and eight under torchrun that must train like one."""
 
 import os
 import subprocess

@@ -118,7 +118,7 @@ def start_state(G: Generator, D: Discriminator, G_ema: Generator | None, recipe:
                 half: bool = False) -> TrainState:  # fmt: skip
     """A run at picture 0 from given networks (on the CPU); they are moved to this process's device.
 
-
+    half: see TrainState.
     Raises StylebotError for a batch that does not divide evenly or a freeze_d beyond D's layers.
     """
     check_batch(recipe, D)
